@@ -1,0 +1,1 @@
+"""The vehicle's side: compile, bundle, agent, sources, runtimes."""

@@ -1,0 +1,1 @@
+"""The agent on the vehicle: leaves only, no torch."""

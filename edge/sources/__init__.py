@@ -1,0 +1,1 @@
+"""Where camera frames and signals come from."""

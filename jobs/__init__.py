@@ -1,0 +1,1 @@
+"""Learning: a request in, a tested, signed release out."""

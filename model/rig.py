@@ -1,0 +1,103 @@
+"""A rig: the set of cameras of a vehicle, and the ray each image patch looks along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class BadRig(ValueError):
+    """A rig that cannot be used: names the camera and the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A pinhole camera. Vehicle frame: x forward, y left, z up, metres and radians, origin on the road below
+    the rear axle. Positive yaw turns left, positive pitch looks up. Square pixels, principal point centred."""
+
+    name: str
+    width_px: int
+    height_px: int
+    horizontal_fov_rad: float
+    x_m: float
+    y_m: float
+    z_m: float
+    yaw_rad: float = 0.0
+    pitch_rad: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width_px < 1 or self.height_px < 1:
+            raise BadRig(f"camera {self.name!r}: size {self.width_px}x{self.height_px} px must be positive")
+        if not 0.05 < self.horizontal_fov_rad < 3.1:
+            raise BadRig(f"camera {self.name!r}: field of view {self.horizontal_fov_rad} rad not in 0.05..3.1")
+        pose = (self.x_m, self.y_m, self.z_m, self.yaw_rad, self.pitch_rad)
+        if not np.isfinite(pose).all():
+            raise BadRig(f"camera {self.name!r}: pose {pose} is not finite")
+
+    @property
+    def focal_px(self) -> float:
+        """Focal length in pixels."""
+        return self.width_px / 2 / float(np.tan(self.horizontal_fov_rad / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """The cameras of a vehicle, in the order in which images are given; all of one size."""
+
+    name: str
+    cameras: tuple[Camera, ...]
+
+    def __post_init__(self) -> None:
+        if not self.cameras:
+            raise BadRig(f"rig {self.name!r} has no camera")
+        if len({(c.width_px, c.height_px) for c in self.cameras}) > 1:
+            raise BadRig(f"rig {self.name!r}: cameras differ in image size; resize them to one")
+
+    def rays(self, patch_px: int) -> NDArray[np.float32]:
+        """Where each patch looks from and to: float32 [C, P, 6], unit direction (3) and origin in m (3) in
+        the vehicle frame, P patches row by row. Raises BadRig where patches do not tile the image."""
+        return np.stack([_camera_rays(c, patch_px) for c in self.cameras])
+
+
+def _camera_rays(camera: Camera, patch_px: int) -> NDArray[np.float32]:
+    if camera.width_px % patch_px or camera.height_px % patch_px:
+        raise BadRig(
+            f"camera {camera.name!r}: {patch_px} px patches do not tile {camera.width_px}x{camera.height_px} px"
+        )
+    u = np.arange(camera.width_px // patch_px) * patch_px + patch_px / 2 - camera.width_px / 2
+    v = np.arange(camera.height_px // patch_px) * patch_px + patch_px / 2 - camera.height_px / 2
+    right, down = np.meshgrid(u / camera.focal_px, v / camera.focal_px)
+    local = np.stack([np.ones_like(right), -right, -down], -1).reshape(-1, 3)
+    direction = local @ _rotation(camera.yaw_rad, camera.pitch_rad).T
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    origin = np.broadcast_to([camera.x_m, camera.y_m, camera.z_m], direction.shape)
+    return np.concatenate([direction, origin], 1).astype(np.float32)
+
+
+def _rotation(yaw_rad: float, pitch_rad: float) -> NDArray[np.float64]:
+    cy, sy, cp, sp = np.cos(yaw_rad), np.sin(yaw_rad), np.cos(pitch_rad), np.sin(pitch_rad)
+    yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+    pitch = np.array([[cp, 0, -sp], [0, 1, 0], [sp, 0, cp]])
+    return np.asarray(yaw @ pitch)
+
+
+def rig_from_dict(data: dict[str, Any]) -> Rig:
+    """A rig from its JSON form {"name", "cameras": [{Camera fields}]}. Raises BadRig naming the field."""
+    try:
+        return Rig(data["name"], tuple(Camera(**c) for c in data["cameras"]))
+    except (KeyError, TypeError) as error:
+        raise BadRig(f"rig description is not usable: {error}") from error
+
+
+THREE_CAMERAS = Rig(
+    "three-96x48",
+    (
+        Camera("left", 96, 48, 1.20, 1.6, 0.3, 1.5, yaw_rad=0.96),
+        Camera("front", 96, 48, 1.20, 1.8, 0.0, 1.5),
+        Camera("right", 96, 48, 1.20, 1.6, -0.3, 1.5, yaw_rad=-0.96),
+    ),
+)
+"""The rig of the simulated fleet: 165 degrees across, three small images."""

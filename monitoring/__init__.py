@@ -1,0 +1,1 @@
+"""Telemetry into figures that can be trusted."""

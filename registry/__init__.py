@@ -1,0 +1,1 @@
+"""What is kept: clips, datasets, models, releases, lineage."""

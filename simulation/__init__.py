@@ -1,0 +1,1 @@
+"""The world that virtual vehicles and closed-loop evaluation share."""

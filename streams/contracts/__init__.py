@@ -1,0 +1,1 @@
+"""The messages of Fleetwheel. msgspec only: vehicles use this package too."""

@@ -1,0 +1,160 @@
+"""Messages to records and back: CloudEvents 1.0 in Kafka's binary mode, JSON data, everything bounded."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import msgspec
+
+from streams.contracts.clips import ArchivedClip, ClipChunk, ClipRequest, LostClip
+from streams.contracts.dead_letter import DeadLetter
+from streams.contracts.drive import Telemetry, TriggerEvent
+from streams.contracts.ids import digest, event_id
+from streams.contracts.jobs import JobFinished, JobRequested, JobStarted
+from streams.contracts.releases import Rollout
+from streams.contracts.scenarios import Scenario
+
+Message = (
+    TriggerEvent
+    | Telemetry
+    | ClipRequest
+    | ClipChunk
+    | ArchivedClip
+    | LostClip
+    | Scenario
+    | JobRequested
+    | JobStarted
+    | JobFinished
+    | Rollout
+    | DeadLetter
+)
+
+MESSAGES: dict[str, type[Message]] = {
+    str(t.__struct_config__.tag): t
+    for t in (
+        TriggerEvent,
+        Telemetry,
+        ClipRequest,
+        ClipChunk,
+        ArchivedClip,
+        LostClip,
+        Scenario,
+        JobRequested,
+        JobStarted,
+        JobFinished,
+        Rollout,
+        DeadLetter,
+    )
+}
+"""CloudEvents type -> message: every version that was ever released stays here."""
+
+MAX_RECORD_BYTES = 1_000_000
+FUTURE_NS = 5 * 60 * 1_000_000_000
+"""A sender's clock may be this far ahead."""
+STALE_NS = 90 * 24 * 3600 * 1_000_000_000
+"""Older than this and its clip is gone everywhere."""
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class Rejected(ValueError):
+    """A record that must go to the dead letters: `reason` is a short code, `detail` says what was wrong."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+_encoder = msgspec.json.Encoder()
+_decoders = {name: msgspec.json.Decoder(t) for name, t in MESSAGES.items()}
+
+
+def encode(message: Message, source: str = "fleetwheel") -> tuple[Headers, bytes]:
+    """Headers (ce_*) and JSON value of a message. Raises Rejected for a value no reader would take."""
+    value = _encoder.encode(message)
+    name = type_of(message)
+    _check_size(value)
+    headers = (
+        ("ce_specversion", b"1.0"),
+        ("ce_type", name.encode()),
+        ("ce_source", source.encode()),
+        ("ce_id", message_id(message).encode()),
+        ("ce_time", _rfc3339(time_of(message)).encode()),
+        ("content-type", b"application/json"),
+    )
+    return headers, value
+
+
+def decode(headers: Headers, value: bytes, now_ns: int) -> Message:
+    """The message of a record. Unknown fields are passed over; anything out of bounds raises Rejected."""
+    _check_size(value)
+    name = _declared_type(headers)
+    try:
+        message: Message = _decoders[name].decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise Rejected("malformed", f"{name}: {error}") from error
+    _check(message, now_ns)
+    return message
+
+
+def type_of(message: Message) -> str:
+    """The CloudEvents type of a message."""
+    return str(type(message).__struct_config__.tag)
+
+
+def time_of(message: Message) -> int:
+    """When it happened, ns."""
+    if isinstance(message, Scenario):
+        return message.event.time_ns
+    if isinstance(message, ClipRequest):
+        return message.requested_ns
+    return message.time_ns
+
+
+def message_id(message: Message) -> str:
+    """The idempotency key: equal for every re-send of the same message (32 hex digits)."""
+    if isinstance(message, TriggerEvent | Telemetry):
+        return message.event_id
+    if isinstance(message, ClipChunk):
+        return digest("chunk", message.clip_sha256, str(message.index))[:32]
+    return digest(type_of(message), _encoder.encode(message).decode())[:32]
+
+
+def _declared_type(headers: Headers) -> str:
+    name = next((v.decode("utf-8", "replace") for k, v in headers if k == "ce_type"), "")
+    if name in MESSAGES:
+        return name
+    family = name.rpartition(".v")[0]
+    if family and any(known.rpartition(".v")[0] == family for known in MESSAGES):
+        raise Rejected("unknown-version", f"{name!r}: this reader knows {sorted(MESSAGES)}")
+    raise Rejected("unknown-type", f"ce_type {name[:100]!r} is not a Fleetwheel message")
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > MAX_RECORD_BYTES:
+        raise Rejected("oversized", f"{len(value)} bytes; a record holds at most {MAX_RECORD_BYTES}")
+
+
+def _check(message: Message, now_ns: int) -> None:
+    if not isinstance(message, TriggerEvent | Telemetry | ClipChunk):
+        return
+    if message.time_ns > now_ns + FUTURE_NS:
+        ahead_s = (message.time_ns - now_ns) / 1e9
+        raise Rejected(
+            "future-dated", f"{message.vehicle} is {ahead_s:.0f} s ahead; at most {FUTURE_NS / 1e9:.0f} s"
+        )
+    if message.time_ns < now_ns - STALE_NS:
+        raise Rejected("stale", f"{message.vehicle} sent what is {(now_ns - message.time_ns) / 1e9:.0f} s old")
+    if isinstance(message, ClipChunk):
+        return
+    if message.event_id != event_id(message.vehicle, message.boot, message.sequence):
+        raise Rejected("mismatch", f"event_id {message.event_id} is not the hash of vehicle, boot and sequence")
+    if isinstance(message, TriggerEvent) and not all(map(math.isfinite, message.signals.values())):
+        raise Rejected("malformed", "a signal is not finite")
+
+
+def _rfc3339(time_ns: int) -> str:
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

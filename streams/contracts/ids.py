@@ -1,0 +1,31 @@
+"""Names made from content, so that a replay makes the same names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+
+def sha256_hex(data: bytes) -> str:
+    """The name of a piece of content: 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def event_id(vehicle: str, boot: str, sequence: int) -> str:
+    """The same event always has the same id (32 hex digits), however often it is sent."""
+    return digest("event", vehicle, boot, str(sequence))[:32]
+
+
+def digest(*parts: str) -> str:
+    """sha256 over length-prefixed parts: ("ab", "c") and ("a", "bc") differ."""
+    return sha256_hex(b"".join(len(b).to_bytes(4, "big") + b for b in (p.encode() for p in parts)))
+
+
+def job_fingerprint(clip_sha256s: Iterable[str], base_model: str, recipe: str, code: str) -> str:
+    """What a learning job is made from; equal fingerprints are one job (64 hex digits)."""
+    return digest("job", base_model, recipe, code, *sorted(clip_sha256s))
+
+
+def bucket(salt: str, name: str) -> float:
+    """A fixed pseudo-random place in [0, 1) for a name: who is a canary, who is sampled."""
+    return int(digest("bucket", salt, name)[:13], 16) / 16**13

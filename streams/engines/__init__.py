@@ -1,0 +1,1 @@
+"""Engines carry bytes and state; they decide nothing."""

@@ -1,0 +1,60 @@
+"""A stage: what every engine runs. Values in, values out; no clock, no file, no broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from streams.contracts.codec import Message
+
+State = TypeVar("State")
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """A message for a stream: a topic of topics.py or an edge inside the process (topology.py)."""
+
+    stream: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message the stage cannot accept; the engine writes it to the dead letters."""
+
+    message: Message
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[State]):
+    """The state after the batch, what follows from it, and what was refused."""
+
+    state: State
+    emits: tuple[Emit, ...] = ()
+    refused: tuple[Refused, ...] = ()
+
+
+class Stage(Protocol[State]):
+    """One verb on a stream.
+
+    `step` never blocks, never does I/O, never raises for a message that passed the codec; it does not change the
+    state it was given; equal arguments give equal results. An empty batch lets time pass (timers). A message whose
+    id was seen already changes nothing. `dump` and `load` carry the state across a restart: load(dump(s)) behaves
+    like s.
+    """
+
+    name: str
+
+    def initial(self) -> State: ...
+
+    def step(self, state: State, batch: Sequence[Message], now_ns: int) -> Outcome[State]: ...
+
+    def dump(self, state: State) -> bytes: ...
+
+    def load(self, data: bytes) -> State: ...
+
+
+AnyStage = Stage[Any]
