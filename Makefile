@@ -1,0 +1,54 @@
+# Everything a stranger needs: make demo, make test. The environment is made by the first of them.
+PYTHON ?= python3
+UV     := build/uv/bin/uv
+BIN    := .venv/bin
+STAMP  := .venv/.synced
+# One thread a process: on shared cores spinning threads make training 3-6 times slower.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export OMP_WAIT_POLICY := passive
+export MALLOC_MMAP_THRESHOLD_ := 131072
+
+.PHONY: help setup demo test lint format kafka lock golden clean
+help:           ## This list
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: $(STAMP) ## Make .venv with everything pinned and hashed; leaves .venv/bin/fleet
+
+$(UV):
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target build/uv uv==0.13.9
+
+$(STAMP): $(UV) requirements/dev.txt pyproject.toml
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	$(UV) pip sync --quiet --python .venv --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python .venv --no-deps --editable .
+	@touch $(STAMP)
+
+demo: setup     ## Turn the wheel twice on this machine, no server; report in runs/demo/report.html
+	$(BIN)/fleet demo
+
+test: setup     ## All tests; starts a real Apache Kafka where Java and Maven are
+	$(BIN)/pytest --cov --cov-branch --cov-report=term --cov-fail-under=95
+
+lint: setup     ## ruff, mypy --strict, import rules, sizes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_architecture.py
+
+format: setup   ## Format and sort imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+kafka: setup    ## A native Apache Kafka on 127.0.0.1:9092 (Java 17, Maven); Ctrl-C ends it
+	$(BIN)/fleet kafka
+
+lock: $(UV)     ## Resolve the dependencies anew
+	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream --extra learn --group dev -o requirements/dev.txt
+	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes -o requirements/vehicle.txt
+
+golden: setup   ## Write the golden files anew; review their diff
+	$(BIN)/python -m tests.golden.regenerate
+
+clean:          ## Remove what was built and run
+	rm -rf .venv build runs
