@@ -1,0 +1,101 @@
+"""Charts as SVG text: points with intervals, drawn to be read without a legend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+LABEL_PX = 150
+ROW_PX = 22
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with its 95 % interval; `turn` picks the colour."""
+
+    turn: int
+    value: float
+    low: float
+    high: float
+
+
+def turns_chart(points: Sequence[Interval], unit: str) -> str:
+    """Rate (up) over turns (across), one point with its interval each; the line joins the points."""
+    width, height, left, bottom = 420, 230, 52, 34
+    top = 1.08 * max((p.high for p in points), default=1.0) or 1.0
+    ticks = _ticks(top)
+
+    def x(turn: int) -> float:
+        return left + 40 + (width - left - 80) * turn / max(len(points) - 1, 1)
+
+    def y(value: float) -> float:
+        return (height - bottom) - (height - bottom - 14) * value / top
+
+    parts = [
+        f'<line class="grid" x1="{left}" x2="{width - 8}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>'
+        f'<text x="{left - 8}" y="{y(t) + 4:.1f}" text-anchor="end">{t:g}</text>'
+        for t in ticks
+    ]
+    path = " ".join(f"{x(p.turn):.1f},{y(p.value):.1f}" for p in points)
+    parts.append(f'<polyline class="trend" points="{path}"/>')
+    for p in points:
+        parts.append(
+            f'<line class="bar t{p.turn}" x1="{x(p.turn):.1f}" x2="{x(p.turn):.1f}" '
+            f'y1="{y(p.low):.1f}" y2="{y(p.high):.1f}"/>'
+            f'<circle class="dot t{p.turn}" cx="{x(p.turn):.1f}" cy="{y(p.value):.1f}" r="5"/>'
+            f'<text class="value" x="{x(p.turn) + 10:.1f}" y="{y(p.value) - 8:.1f}">{p.value:.1f}</text>'
+            f'<text x="{x(p.turn):.1f}" y="{height - 12}" text-anchor="middle">turn {p.turn}</text>'
+        )
+    return _svg(width, height, f"{unit} by turn", parts)
+
+
+def condition_chart(rows: Sequence[tuple[str, Sequence[Interval]]], unit: str) -> str:
+    """One row for each condition; in it one dot with its interval for each turn. Square-root axis: zero and
+    large rates both show."""
+    width, left = 560, LABEL_PX
+    height = 40 + len(rows) * (ROW_PX + 14)
+    top = max((i.high for _, points in rows for i in points), default=1.0) or 1.0
+
+    def x(value: float) -> float:
+        return left + (width - left - 20) * math.sqrt(max(value, 0.0) / top)
+
+    parts = []
+    for t in _ticks(top, root=True):
+        parts.append(
+            f'<line class="grid" x1="{x(t):.1f}" x2="{x(t):.1f}" y1="10" y2="{height - 26}"/>'
+            f'<text x="{x(t):.1f}" y="{height - 10}" text-anchor="middle">{t:g}</text>'
+        )
+    for row, (name, points) in enumerate(rows):
+        middle = 26 + row * (ROW_PX + 14)
+        parts.append(f'<text x="{left - 12}" y="{middle + 4}" text-anchor="end">{escape(name)}</text>')
+        for offset, p in enumerate(points):
+            y = middle - 8 + 16 * offset / max(len(points) - 1, 1)
+            parts.append(
+                f'<line class="bar t{p.turn}" x1="{x(p.low):.1f}" x2="{x(p.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+                f'<circle class="dot t{p.turn}" cx="{x(p.value):.1f}" cy="{y:.1f}" r="4">'
+                f"<title>turn {p.turn}: {p.value:.2f} [{p.low:.2f}, {p.high:.2f}] {escape(unit)}</title></circle>"
+            )
+    return _svg(width, height, f"{unit} by condition", parts)
+
+
+def _svg(width: float, height: float, title: str, parts: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _ticks(top: float, root: bool = False) -> list[float]:
+    """Round numbers from 0 to top: about four, evenly spaced (in the square root where `root`)."""
+    if root:
+        return sorted({0.0, *(_round(top * share) for share in (1 / 16, 1 / 4, 9 / 16, 1))})
+    step = _round(top / 4)
+    return [round(step * k, 6) for k in range(int(top / step) + 1)]
+
+
+def _round(value: float) -> float:
+    """The largest of 1, 2, 5 × a power of ten that is at most value."""
+    power: float = 10.0 ** math.floor(math.log10(value))
+    return max(m * power for m in (1, 2, 5) if m * power <= value * 1.0001)

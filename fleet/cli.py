@@ -1,0 +1,150 @@
+"""`fleet`: the command line. Commands read their words, call one function and print what it returns."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PACKAGES = ("streams", "jobs", "model", "simulation", "edge", "registry", "monitoring", "fleet")
+EXIT_FAILED, EXIT_BUG, EXIT_INTERRUPTED = 1, 70, 130
+
+app = typer.Typer(
+    name="fleet",
+    help="Fleetwheel: from a vehicle's event to a better, signed model on that vehicle.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+@app.command(epilog="Examples:  fleet demo  |  fleet demo --quick --seed 3  |  fleet demo --kafka 127.0.0.1:9092")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the run writes.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same run.")] = 1,
+    turns: Annotated[int | None, typer.Option(min=1, max=9, help="Turns of the wheel.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The same loop cut down for tests.")] = False,
+    kafka: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Send every message over this broker.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Turn the wheel here: drive, select, learn, release; writes summary.json and report.html."""
+    from fleet.demo import run_demo
+
+    run_demo(out, seed=seed, turns=turns, quick=quick, kafka=kafka, as_json=json)
+
+
+@app.command(
+    epilog="Examples:  fleet vehicle --log drive.mp4 --out clips  |  fleet vehicle --log SEGMENT/40 --json"
+)
+def vehicle(
+    log: Annotated[Path, typer.Option(help="A comma2k19 segment folder, or a video file.")],
+    out: Annotated[Path | None, typer.Option(help="Write the clips here, as MCAP files.")] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Bundle to drive with; default: the newest of runs/demo, else a fresh model."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run the vehicle's agent over a recorded drive: the events and clips it would stream."""
+    from fleet.vehicle import run_vehicle
+
+    run_vehicle(log, out, bundle, as_json=json)
+
+
+@app.command(epilog="Examples:  fleet benchmark flywheel  |  fleet benchmark flywheel --quick --json")
+def benchmark(
+    name: Annotated[str, typer.Argument(help="One of: flywheel.")],
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "11,12",
+    out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
+    quick: Annotated[bool, typer.Option("--quick", help="Cut down, for tests; says so in the object.")] = False,
+    json: Json = False,
+) -> None:
+    """Measure, and hold the figures against the bars; exit 1 where one does not hold."""
+    from fleet.benchmarks import run_benchmark
+
+    raise typer.Exit(run_benchmark(name, seeds=seeds, out=out, quick=quick, as_json=json))
+
+
+@app.command()
+def topics(json: Json = False) -> None:
+    """The table of topics: what each carries, by which key, how long it is kept."""
+    from fleet.tables import print_topics
+
+    print_topics(as_json=json)
+
+
+@app.command(epilog="Examples:  fleet kafka  |  fleet kafka --port 19092 --dir build/kafka")
+def kafka(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 9092,
+    directory: Annotated[Path, typer.Option("--dir", help="Libraries, log and data.")] = Path("build/kafka"),
+) -> None:
+    """Run a native Apache Kafka (Java 17 and Maven) until Ctrl-C."""
+    from fleet.kafka import run_kafka
+
+    run_kafka(port, directory)
+
+
+dead_letters = typer.Typer(
+    name="dead-letters", help="What was refused: list, show, replay.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(dead_letters)
+
+Broker = Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="The broker.")]
+
+
+@dead_letters.command("list")
+def dead_letters_list(kafka: Broker, json: Json = False) -> None:
+    """One line for each dead letter: where it stood, when, and why."""
+    from fleet.tables import print_dead_letters
+
+    print_dead_letters(kafka, as_json=json)
+
+
+@dead_letters.command("show")
+def dead_letters_show(
+    kafka: Broker, number: Annotated[int, typer.Argument(min=0, help="Its number in the list.")]
+) -> None:
+    """One dead letter whole: reason, headers and original bytes."""
+    from fleet.tables import show_dead_letter
+
+    show_dead_letter(kafka, number)
+
+
+@dead_letters.command("replay")
+def dead_letters_replay(
+    kafka: Broker, number: Annotated[int, typer.Argument(min=0, help="Its number in the list.")]
+) -> None:
+    """Send the original record to its topic again; readers deduplicate by id."""
+    from fleet.tables import replay_dead_letter
+
+    replay_dead_letter(kafka, number)
+
+
+def main() -> None:
+    """Entry point: our own errors and the system's become one line on stderr, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _say("interrupted; run the same command again to start over or resume")
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("FLEET_TRACEBACK"):
+            traceback.print_exc()
+        if isinstance(error, OSError) or type(error).__module__.split(".")[0] in PACKAGES:
+            _say(str(error))
+            sys.exit(EXIT_FAILED)
+        _say(f"a bug in Fleetwheel: {type(error).__name__}: {error} (FLEET_TRACEBACK=1 shows where)")
+        sys.exit(EXIT_BUG)
+
+
+def _say(text: str) -> None:
+    typer.echo(f"fleet: {text}", err=True)
