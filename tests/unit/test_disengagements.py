@@ -18,7 +18,7 @@ from monitoring.disengagements import Arm, Batch
 def test_garwood_matches_the_published_table(count: int, low: float, high: float) -> None:
     """Exact Poisson limits as tabulated (Garwood 1936; Ulm 1990)."""
     assert d.garwood(count, 1.0) == pytest.approx((low, high), rel=1e-4, abs=1e-4)
-    assert d.garwood(count, 4.0) == pytest.approx((low / 4, high / 4), abs=1e-4)
+    assert d.garwood(count, 4.0) == pytest.approx((low / 4, high / 4), rel=1e-4, abs=1e-4)
 
 
 def test_garwood_without_exposure_knows_nothing() -> None:
