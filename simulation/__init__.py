@@ -1,1 +1,1 @@
-"""The world that virtual vehicles and closed-loop evaluation share."""
+"""Simulated roads, traffic, cameras and a privileged expert: where a policy is taught and examined."""

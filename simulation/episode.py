@@ -1,0 +1,336 @@
+"""Driving a policy in worlds with a safety driver, and recording the expert for a policy to learn from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.policy import PLAN_PERIOD_S, PLAN_POINTS, Observation, Plan, Policy
+from model.rig import Rig
+from simulation.arrays import Bools, Floats, Images, Ints, chance
+from simulation.expert import accelerations
+from simulation.scenarios import Scene
+from simulation.world import Status, World
+
+Cause = Literal["lateral", "collision", "pedestrian", "stop_sign", "red_light", "stuck"]
+CAUSES: tuple[Cause, ...] = ("collision", "pedestrian", "red_light", "stop_sign", "lateral", "stuck")
+"""In order of gravity: the first that holds names a disengagement."""
+LATERAL_LIMIT_M, HEADING_LIMIT_RAD = 1.0, 0.6
+TTC_LIMIT_S = 0.95
+"""nuPlan's bound on time to collision (metrics_description.md)."""
+STUCK_WINDOW = 40
+"""Steps over which progress is compared: 8 s."""
+STUCK_RATIO, STUCK_LEAST_M = 0.35, 15.0
+"""Stuck: less than this share of the metres a reference driver had made here, where those are enough."""
+STUCK_SLACK_M = 4.0
+"""A stop this much too early is no failure: the reference driver stops there too."""
+RECOVERY_LEAST_S, RECOVERY_MOST_S = 2.0, 12.0
+RECOVERED_LATERAL_M, RECOVERED_HEADING_RAD, RECOVERED_TTC_S = 0.35, 0.08, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Disengagement:
+    """The safety driver took over."""
+
+    vehicle: int
+    """Index into the world's scenes."""
+    cause: Cause
+    time_s: float
+    """World time at the end of the step in which it happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one supervised step brought."""
+
+    engaged: Bools
+    """[B], whether the policy drove during this step."""
+    disengagements: list[Disengagement]
+    metres: Floats
+    """[B], driven engaged in this step; 0 where the safety driver drove."""
+    seconds: Floats
+    """[B], PLAN_PERIOD_S or 0 likewise."""
+
+
+class Supervised:
+    """A world whose vehicles a policy drives while a safety driver, the expert, watches each."""
+
+    def __init__(self, world: World) -> None:
+        count = len(world)
+        self.world = world
+        self.engaged = np.ones(count, bool)
+        self.manual_s = np.zeros(count)
+        self._reference_v = world.motion.speed.copy()
+        self._expected_m = np.zeros((STUCK_WINDOW, count))
+        self._driven_m = np.zeros((STUCK_WINDOW, count))
+        self._tick = 0
+
+    def step(self, trajectory: NDArray[np.float32]) -> Outcome:
+        """Drives PLAN_PERIOD_S: engaged vehicles by `trajectory` [B, T, 2], the others by the expert.
+        Raises ValueError as World.step does."""
+        engaged, before = self.engaged.copy(), self.world.travelled_m.copy()
+        plan = np.where(engaged[:, None, None], trajectory, self.world.expert().trajectory)
+        self._expect()
+        self.world.step(plan.astype(np.float32))
+        metres = self.world.travelled_m - before
+        self._driven_m[self._tick % STUCK_WINDOW] = metres
+        self._tick += 1
+        disengagements = self._judge(engaged)
+        moved = np.where(engaged, metres, 0.0)
+        return Outcome(engaged, disengagements, moved, np.where(engaged, PLAN_PERIOD_S, 0.0))
+
+    def _judge(self, engaged: Bools) -> list[Disengagement]:
+        status = self.world.status()
+        failures = causes(status, self._stuck())
+        failed = engaged & np.logical_or.reduce([failures[cause] for cause in CAUSES])
+        self.manual_s = np.where(engaged, 0.0, self.manual_s + PLAN_PERIOD_S)
+        done = ~engaged & (recovered(status, self.manual_s) | (self.manual_s >= RECOVERY_MOST_S))
+        self.engaged = (engaged & ~failed) | done
+        self._forget(failed | done)
+        return [
+            Disengagement(int(row), next(c for c in CAUSES if failures[c][row]), self.world.time_s)
+            for row in np.flatnonzero(failed)
+        ]
+
+    def _expect(self) -> None:
+        """Moves a reference speed as the expert would from here; it never stands where he would drive, so
+        a policy that creeps or stands falls behind it."""
+        w = self.world
+        cap = w.roads.at(w.roads.speed_cap, w.s)
+        slack = np.full(len(w), -STUCK_SLACK_M)
+        accel = np.inf * np.ones(len(w))
+        v = np.maximum(self._reference_v, w.motion.speed)
+        accel = accelerations(v, w.limit, cap, w.obstacles(), 0.0, -slack).min(0)
+        self._reference_v = np.maximum(v + np.clip(accel, -6.0, 1.2) * PLAN_PERIOD_S, 0.0)
+        self._expected_m[self._tick % STUCK_WINDOW] = self._reference_v * PLAN_PERIOD_S
+
+    def _stuck(self) -> Bools:
+        expected, driven = self._expected_m.sum(0), self._driven_m.sum(0)
+        return np.asarray((expected > STUCK_LEAST_M) & (driven < STUCK_RATIO * expected))
+
+    def _forget(self, rows: Bools) -> None:
+        self._expected_m[:, rows], self._driven_m[:, rows] = 0.0, 0.0
+        self._reference_v[rows] = self.world.motion.speed[rows]
+
+
+def causes(status: Status, stuck: Bools) -> dict[Cause, Bools]:
+    """Which causes of a disengagement hold, each [B]."""
+    off = np.abs(status.lateral_error_m) > LATERAL_LIMIT_M
+    askew = np.abs(status.heading_error_rad) > HEADING_LIMIT_RAD
+    return {
+        "lateral": off | askew,
+        "collision": status.ttc_s < TTC_LIMIT_S,
+        "pedestrian": status.person_ttc_s < TTC_LIMIT_S,
+        "stop_sign": status.missed_stop,
+        "red_light": status.ran_red,
+        "stuck": stuck,
+    }
+
+
+def recovered(status: Status, manual_s: Floats) -> Bools:
+    """Whether a policy may have the vehicle back, [B]."""
+    straight = (np.abs(status.lateral_error_m) < RECOVERED_LATERAL_M) & (
+        np.abs(status.heading_error_rad) < RECOVERED_HEADING_RAD
+    )
+    clear = np.minimum(status.ttc_s, status.person_ttc_s) > RECOVERED_TTC_S
+    return np.asarray((manual_s >= RECOVERY_LEAST_S) & straight & clear)
+
+
+@dataclass
+class Exposure:
+    """Engaged driving and what went wrong in it."""
+
+    km: float = 0.0
+    hours: float = 0.0
+    disengagements: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        """Disengagements of every cause."""
+        return sum(self.disengagements.values())
+
+    def __add__(self, other: Exposure) -> Exposure:
+        return Exposure(
+            self.km + other.km, self.hours + other.hours, self.disengagements + other.disengagements
+        )
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """A policy's driving, by condition."""
+
+    by_condition: dict[str, Exposure]
+    disengagements: list[Disengagement]
+
+    def pooled(self, conditions: Sequence[str] | None = None) -> Exposure:
+        """The sum over some conditions, or all."""
+        chosen = self.by_condition if conditions is None else conditions
+        return sum((self.by_condition[name] for name in chosen if name in self.by_condition), Exposure())
+
+
+Frame = Callable[[World, Observation, Plan, Outcome], None]
+"""Called after each step with what was seen and planned before it, and what came of it."""
+
+
+def drive(
+    policy: Policy,
+    scenes: Sequence[Scene],
+    rig: Rig,
+    seconds: float,
+    seed: int,
+    on_frame: Frame | None = None,
+    progress: Callable[[float], None] | None = None,
+    batch: int = 64,
+) -> EpisodeResult:
+    """Drives every scene for `seconds`, at most `batch` at a time. `progress` gets the share done, 0..1."""
+    exposure: dict[str, Exposure] = {}
+    events: list[Disengagement] = []
+    steps = round(seconds / PLAN_PERIOD_S)
+    for start in range(0, len(scenes), batch):
+        part = scenes[start : start + batch]
+        with World(part, rig, seed) as world:
+            supervised = Supervised(world)
+            for i in range(steps):
+                observation = world.observe()
+                plan = policy.plan(observation)
+                outcome = supervised.step(plan.best)
+                _count(exposure, part, outcome)
+                events += [Disengagement(start + e.vehicle, e.cause, e.time_s) for e in outcome.disengagements]
+                if on_frame:
+                    on_frame(world, observation, plan, outcome)
+                if progress:
+                    progress((start * steps + (i + 1) * len(part)) / (len(scenes) * steps))
+    return EpisodeResult(exposure, events)
+
+
+def _count(exposure: dict[str, Exposure], scenes: Sequence[Scene], outcome: Outcome) -> None:
+    for row, scene in enumerate(scenes):
+        own = exposure.setdefault(scene.condition.name, Exposure())
+        own.km += float(outcome.metres[row]) / 1000
+        own.hours += float(outcome.seconds[row]) / 3600
+    for event in outcome.disengagements:
+        exposure[scenes[event.vehicle].condition.name].disengagements[event.cause] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Perturbation:
+    """How far the driven action strays from the expert's, so that recoveries are seen."""
+
+    start_lateral_m: float = 0.8
+    start_heading_rad: float = 0.10
+    start_speed: tuple[float, float] = (0.3, 1.2)
+    """Range of factors on the starting speed."""
+    share: float = 0.45
+    """Share of the time with a disturbance."""
+    block_s: float = 1.2
+    """Length of one disturbance."""
+    curvature_per_m: float = 0.022
+    """Largest added curvature."""
+    speed: tuple[float, float] = (0.5, 1.35)
+    """Range of factors on the planned distances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """N frames of expert driving, vehicle by vehicle within each instant."""
+
+    images: Images
+    """uint8 [N, C, H, W, 3]."""
+    speed_mps: NDArray[np.float32]
+    yaw_rate_radps: NDArray[np.float32]
+    command: Ints
+    target: NDArray[np.float32]
+    """[N, T, 2]: the expert's trajectory from the (disturbed) state of the frame."""
+    rule: Ints
+    """[N], index into simulation.expert.RULES."""
+    condition: tuple[str, ...]
+    vehicle: Ints
+    """[N], index into the scenes."""
+    time_s: Floats
+    metres: float
+    """Driven in all."""
+
+
+def record_expert(
+    scenes: Sequence[Scene],
+    rig: Rig,
+    seconds: float,
+    seed: int,
+    perturb: Perturbation | None = Perturbation(),
+    progress: Callable[[float], None] | None = None,
+    batch: int = 64,
+) -> Recording:
+    """Records every frame (5 Hz) of `seconds` in each scene. Allocates all arrays first."""
+    steps, camera = round(seconds / PLAN_PERIOD_S), rig.cameras[0]
+    n = steps * len(scenes)
+    out = Recording(
+        images=np.empty((n, len(rig.cameras), camera.height_px, camera.width_px, 3), np.uint8),
+        speed_mps=np.empty(n, np.float32),
+        yaw_rate_radps=np.empty(n, np.float32),
+        command=np.empty(n, np.int64),
+        target=np.empty((n, PLAN_POINTS, 2), np.float32),
+        rule=np.empty(n, np.int64),
+        condition=tuple(scene.condition.name for scene in _frame_scenes(scenes, steps, batch)),
+        vehicle=np.empty(n, np.int64),
+        time_s=np.empty(n),
+        metres=0.0,
+    )
+    metres, at = 0.0, 0
+    for start in range(0, len(scenes), batch):
+        with World(scenes[start : start + batch], rig, seed) as world:
+            if perturb:
+                _disturb_start(world, perturb)
+            for _ in range(steps):
+                _record(out, at, world, start)
+                at += len(world)
+                world.step(_disturbed(world, perturb) if perturb else world.expert().trajectory)
+                if progress:
+                    progress(at / n)
+            metres += float(world.travelled_m.sum())
+    return _with_metres(out, metres)
+
+
+def _frame_scenes(scenes: Sequence[Scene], steps: int, batch: int) -> list[Scene]:
+    parts = [list(scenes[start : start + batch]) for start in range(0, len(scenes), batch)]
+    return [scene for part in parts for scene in part * steps]
+
+
+def _with_metres(recording: Recording, metres: float) -> Recording:
+    from dataclasses import replace
+
+    return replace(recording, metres=metres)
+
+
+def _record(out: Recording, at: int, world: World, first: int) -> None:
+    rows, seen, expert = slice(at, at + len(world)), world.observe(), world.expert()
+    out.images[rows], out.speed_mps[rows] = seen.images, seen.speed_mps
+    out.yaw_rate_radps[rows], out.command[rows] = seen.yaw_rate_radps, seen.command
+    out.target[rows], out.rule[rows] = expert.trajectory, expert.rule
+    out.vehicle[rows], out.time_s[rows] = first + np.arange(len(world)), world.time_s
+
+
+def _disturb_start(world: World, p: Perturbation) -> None:
+    draw = [chance(world.noise_seed, 200, i) for i in range(3)]
+    low, high = p.start_speed
+    world.displace(
+        (2 * draw[0] - 1) * p.start_lateral_m, (2 * draw[1] - 1) * p.start_heading_rad, low + (high - low) * draw[2]
+    )
+
+
+def _disturbed(world: World, p: Perturbation) -> NDArray[np.float32]:
+    """The expert's trajectory, bent and stretched while a disturbance lasts and the vehicle is in lane."""
+    trajectory = world.expert().trajectory
+    block = np.floor(world.time_s / p.block_s + chance(world.noise_seed, 201)).astype(np.int64)
+    draw = [chance(world.noise_seed, block, 202, i) for i in range(4)]
+    low, high = p.speed
+    stretch = np.where(draw[1] < p.share, low + (high - low) * draw[3], 1.0)
+    inside = np.abs(world.d - world.lane_d) < 1.0
+    bend = np.where((draw[0] < p.share) & inside, (2 * draw[2] - 1) * p.curvature_per_m, 0.0)
+    moved = trajectory * stretch[:, None, None].astype(np.float32)
+    moved[..., 1] += (bend[:, None] * moved[..., 0] ** 2 / 2).astype(np.float32)
+    return moved

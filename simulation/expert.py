@@ -1,0 +1,115 @@
+"""The privileged expert: it knows the whole scene, and says which rule it follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.policy import PLAN_POINTS, PLAN_STEP_S
+from simulation.arrays import Bools, Floats, Ints
+from simulation.roads import Roads
+from simulation.traffic import FAR_M, idm, stopping
+
+KEEP_LANE, CURVE, FOLLOW_LEAD, CUT_IN, STOP_SIGN, RED_LIGHT, PEDESTRIAN = range(7)
+RULES: tuple[str, ...] = (
+    "keep lane",
+    "slow for curve",
+    "follow lead",
+    "give way to cut-in",
+    "stop at sign",
+    "stop at light",
+    "stop for pedestrian",
+)
+"""What a rule number means."""
+SUBSTEPS = 2
+"""Steps of the forecast per waypoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertPlan:
+    """What the expert does next with each of B vehicles."""
+
+    trajectory: NDArray[np.float32]
+    """[B, T, 2], as Plan.best."""
+    rule: Ints
+    """[B], index into RULES: what binds its speed now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacles:
+    """What may bind the speed of B vehicles; distances in m from the front bumper, FAR_M where absent."""
+
+    lead_gap: Floats
+    lead_v: Floats
+    cut_in_gap: Floats
+    cut_in_v: Floats
+    sign_gap: Floats
+    light_gap: Floats
+    person_gap: Floats
+
+
+def accelerations(v: Floats, wish: Floats, curve: Floats, o: Obstacles, t: float, moved: Floats) -> Floats:
+    """What each rule would have the vehicle do after `t` seconds and `moved` metres, [len(RULES), B], m/s².
+
+    `wish` is the speed limit, `curve` the fastest comfortable speed there. Others are forecast at constant
+    speed, lines and people as standing.
+    """
+    free = 1.6 * (1 - (v / wish) ** 4)
+    return np.stack(
+        [
+            np.clip(free, -3.0, 1.6),
+            np.clip((curve - v) / 0.5, -3.0, 1.6),
+            idm(v, wish, o.lead_gap + o.lead_v * t - moved, o.lead_v),
+            idm(v, wish, o.cut_in_gap + o.cut_in_v * t - moved, o.cut_in_v),
+            stopping(v, o.sign_gap - moved - 1.0),
+            stopping(v, o.light_gap - moved - 1.0),
+            stopping(v, o.person_gap - moved - 3.0),
+        ]
+    )
+
+
+def plan(
+    roads: Roads, s: Floats, d: Floats, heading_error: Floats, v: Floats, wish: Floats, lane_d: Floats, o: Obstacles
+) -> ExpertPlan:
+    """The expert's plan from Frenet states [B]."""
+    travelled, rule = forecast(roads, s, v, wish, o)
+    return ExpertPlan(_path(roads, s, d, heading_error, v, lane_d, travelled), rule)
+
+
+def forecast(roads: Roads, s: Floats, v: Floats, wish: Floats, o: Obstacles) -> tuple[Floats, Ints]:
+    """Metres travelled at each waypoint, [B, T], and the rule that binds now, [B]."""
+    dt = PLAN_STEP_S / SUBSTEPS
+    travelled = np.empty((len(s), PLAN_POINTS))
+    moved, rule = np.zeros_like(s), np.zeros(len(s), np.int64)
+    for k in range(PLAN_POINTS * SUBSTEPS):
+        accels = accelerations(v, wish, roads.at(roads.speed_cap, s + moved), o, k * dt, moved)
+        accel = accels.min(0)
+        if k == 0:
+            rule = np.where(accel < accels[KEEP_LANE] - 0.2, accels.argmin(0), KEEP_LANE)
+        following = np.maximum(v + accel * dt, 0.0)
+        moved = moved + (v + following) / 2 * dt
+        v = following
+        travelled[:, k // SUBSTEPS] = moved
+    return travelled, rule
+
+
+def _path(
+    roads: Roads, s: Floats, d: Floats, error: Floats, v: Floats, lane_d: Floats, travelled: Floats
+) -> NDArray[np.float32]:
+    """Back to the middle of the lane along a cubic that leaves with the vehicle's own heading."""
+    length = np.maximum(1.6 * v, 7.0)[:, None]
+    u = np.minimum(travelled / length, 1.0)
+    offset, slope = (d - lane_d)[:, None], np.tan(np.clip(error, -0.7, 0.7))[:, None] * length
+    shape = offset * (2 * u**3 - 3 * u**2 + 1) + slope * (u**3 - 2 * u**2 + u)
+    x, y, heading = roads.pose(s, d)
+    px, py, _ = roads.pose(s[:, None] + travelled, lane_d[:, None] + shape)
+    dx, dy, own = px - x[:, None], py - y[:, None], (heading + error)[:, None]
+    ahead, left = dx * np.cos(own) + dy * np.sin(own), -dx * np.sin(own) + dy * np.cos(own)
+    return np.stack([ahead, left], -1).astype(np.float32)
+
+
+def present(gap: Floats, where: Bools) -> Floats:
+    """`gap` where something is there, FAR_M elsewhere."""
+    return np.where(where, gap, FAR_M)

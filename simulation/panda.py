@@ -1,0 +1,124 @@
+"""Panda3D's software renderer behind few functions: meshes in, one picture with many views out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from panda3d import core
+
+from simulation.arrays import Images
+from simulation.meshes import VERTEX, Mesh, atlas
+
+core.loadPrcFileData(
+    "fleetwheel",
+    "load-display p3tinydisplay\nwindow-type offscreen\naudio-library-name null\n"
+    "notify-level error\nnotify-level-x11display fatal\nnotify-level-device fatal\n",
+)
+NEAR_M, FAR_M = 0.4, 130.0
+MAX_WIDTH_PX, MAX_HEIGHT_PX = 1536, 4096
+
+
+class NoRenderer(RuntimeError):
+    """The software renderer could not be opened: says what was missing."""
+
+
+def geometry(mesh: Mesh) -> core.GeomNode:
+    """A node with one mesh, textured by the atlas when put under a Canvas's root."""
+    vertices = mesh.vertices()
+    data = core.GeomVertexData("mesh", core.GeomVertexFormat.get_v3c4t2(), core.Geom.UH_static)
+    data.unclean_set_num_rows(len(vertices))
+    memoryview(data.modify_array(0)).cast("B")[:] = memoryview(vertices).cast("B")
+    quads = np.arange(len(vertices), dtype=np.uint32).reshape(-1, 4)
+    index = np.ascontiguousarray(quads[:, [0, 1, 2, 0, 2, 3]]).reshape(-1)
+    triangles = core.GeomTriangles(core.Geom.UH_static)
+    triangles.set_index_type(core.Geom.NT_uint32)
+    handle = triangles.modify_vertices()
+    handle.unclean_set_num_rows(len(index))
+    memoryview(handle).cast("B")[:] = memoryview(index).cast("B")
+    geom = core.Geom(data)
+    geom.add_primitive(triangles)
+    node = core.GeomNode("mesh")
+    node.add_geom(geom)
+    return node
+
+
+def texture() -> core.Texture:
+    """The atlas."""
+    pixels = atlas()
+    out = core.Texture("atlas")
+    out.setup_2d_texture(pixels.shape[1], pixels.shape[0], core.Texture.T_unsigned_byte, core.Texture.F_rgb)
+    out.set_ram_image_as(np.ascontiguousarray(pixels).tobytes(), "RGB")
+    out.set_magfilter(core.SamplerState.FT_nearest)
+    out.set_minfilter(core.SamplerState.FT_nearest)
+    return out
+
+
+class Canvas:
+    """One offscreen buffer tiled with equal views. Panda3D draws every open buffer at each call, so one
+    that is not closed slows all others down."""
+
+    def __init__(self, views: int, width_px: int, height_px: int) -> None:
+        """Raises NoRenderer, or ValueError where so many views do not fit into a buffer."""
+        self.across = max(1, min(views, MAX_WIDTH_PX // width_px))
+        down = math.ceil(views / self.across)
+        if down * height_px > MAX_HEIGHT_PX or width_px > MAX_HEIGHT_PX:
+            raise ValueError(
+                f"{views} views of {width_px}x{height_px} px do not fit a buffer of {MAX_WIDTH_PX}x"
+                f"{MAX_HEIGHT_PX}: drive fewer vehicles at once"
+            )
+        self.view_px = (width_px, height_px)
+        self.size_px = (self.across * width_px, down * height_px)
+        self.views = views
+        self._engine = core.GraphicsEngine.get_global_ptr()
+        self._buffer = self._open()
+        self._picture = core.Texture("picture")
+        self._buffer.add_render_texture(
+            self._picture, core.GraphicsOutput.RTM_copy_ram, core.GraphicsOutput.RTP_color
+        )
+        self._buffer.set_clear_color_active(False)
+
+    def _open(self) -> Any:
+        pipe = core.GraphicsPipeSelection.get_global_ptr().make_module_pipe("p3tinydisplay")
+        if pipe is None:
+            raise NoRenderer("Panda3D's p3tinydisplay is missing: install the panda3d wheel of this project")
+        properties = core.FrameBufferProperties()
+        properties.set_rgb_color(True)
+        properties.set_alpha_bits(8)
+        properties.set_depth_bits(24)
+        size = core.WindowProperties.size(*self.size_px)
+        buffer = self._engine.make_output(
+            pipe, "canvas", 0, properties, size, core.GraphicsPipe.BF_refuse_window
+        )
+        if buffer is None:
+            raise NoRenderer(f"no offscreen buffer of {self.size_px[0]}x{self.size_px[1]} px could be opened")
+        return buffer
+
+    def add_view(self, index: int, camera: core.NodePath, sky: tuple[float, float, float]) -> None:
+        """Shows `camera` in tile `index`, on a sky of RGB 0..1 and alpha 0."""
+        (w, h), (width, height) = self.view_px, self.size_px
+        column, row = index % self.across, index // self.across
+        top = height - row * h
+        region = self._buffer.make_display_region(
+            column * w / width, (column + 1) * w / width, (top - h) / height, top / height
+        )
+        region.set_camera(camera)
+        region.set_clear_color_active(True)
+        region.set_clear_color((*sky, 0.0))
+        region.set_clear_depth_active(True)
+
+    def draw(self) -> Images:
+        """All views, [views, H, W, 4], RGB and the alpha code."""
+        self._engine.render_frame()
+        (w, h), (width, height) = self.view_px, self.size_px
+        flat = np.frombuffer(self._picture.get_ram_image(), np.uint8).reshape(height, width, 4)
+        tiles = flat[::-1].reshape(height // h, h, self.across, w, 4).swapaxes(1, 2)
+        views = tiles.reshape(-1, h, w, 4)[: self.views]
+        return np.asarray(views[..., [2, 1, 0, 3]])
+
+    def close(self) -> None:
+        """Removes the buffer from the engine. May be called again."""
+        if self._buffer is not None:
+            self._engine.remove_window(self._buffer)
+        self._buffer = None

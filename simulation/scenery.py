@@ -1,0 +1,192 @@
+"""What stands still in a scene, as meshes cut into pieces along the road."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulation.arrays import Floats, Ints
+from simulation.meshes import (
+    ASPHALT, CODES, GRASS, GROUND, HEADS, LAMP_SPACING_M, LEAVES, PLAIN, WINDOWS,
+    Frames, Mesh, boxes, grid, join, plates, polygon, rectangle,
+)  # fmt: skip
+from simulation.roads import PERIOD_M, Roads
+from simulation.scenarios import (
+    BOARD, HOUSE, LIGHT_LINE, LIMIT_SIGN, NO_LINE, PARKED, POST, STOP_LINE, TREE, Scene,
+)  # fmt: skip
+
+PIECES = 24
+PIECE_M = PERIOD_M / PIECES
+STATION_M = 4.0
+KERB_M, WALK_M, VERGE_M = 2.6, 4.2, 18.0
+"""Beyond the lane's outer edge: end of the shoulder, of the sidewalk, of the mown verge."""
+CROSSING_M = (2.0, 9.0)
+"""Extent of the crossing road beyond a line."""
+ASPHALT_RGB, SHOULDER_RGB, WALK_RGB, GRASS_RGB = (92, 92, 96), (104, 102, 100), (158, 154, 146), (86, 118, 58)
+BAR_M = 0.8
+"""Depth of the bar at which to stop."""
+
+
+def place_code(s: Floats) -> Floats:
+    """Alpha code of a place along the road."""
+    return 1.0 + np.floor(np.mod(s, PERIOD_M) / PERIOD_M * CODES)
+
+
+class Builder:
+    """Builds the scenery of one scene of a batch."""
+
+    def __init__(self, scene: Scene, roads: Roads, row: int) -> None:
+        self.scene, self.roads, self.row = scene, roads, row
+
+    def frames(self, s: Floats, d: Floats) -> Frames:
+        """Places at (s, d), heading along the road; s may lie outside one period."""
+        index = np.mod(s, PERIOD_M) / PERIOD_M * (self.roads.x.shape[1] - 1)
+        turn = np.floor(s / PERIOD_M)
+        station = np.arange(self.roads.x.shape[1])
+        heading = np.interp(index, station, self.roads.heading[self.row])
+        x = np.interp(index, station, self.roads.x[self.row]) + turn * self.roads.drift[self.row, 0]
+        y = np.interp(index, station, self.roads.y[self.row]) + turn * self.roads.drift[self.row, 1]
+        return Frames(x - d * np.sin(heading), y + d * np.cos(heading), heading, place_code(s))
+
+    def pieces(self) -> list[Mesh]:
+        """PIECES meshes, in order along the road, lit by the scene's sun."""
+        ground = self._ground()
+        things = join([self._roadside(), self._signs(), self._lights()])
+        place = (things.colour[:, 3] - 1) / CODES * PIECES
+        cut = [
+            join([ground[i], things.take((place >= i) & (place < i + 1))]) for i in range(PIECES)
+        ]
+        return [Mesh(mesh.corners, self._lit(mesh.colour), mesh.tile) for mesh in cut]
+
+    def _lit(self, colour: Floats) -> Floats:
+        """Sunlight on everything; only lamps may reach EMISSIVE."""
+        rgb = np.minimum(colour[:, :3] * self.scene.sunlight, 245)
+        return np.concatenate([rgb, colour[:, 3:]], 1)
+
+    def _ground(self) -> list[Mesh]:
+        scene, w = self.scene, self.scene.lane_width_m
+        half = np.array([0.0, 0.14, w - 0.12, w + 0.13, w + KERB_M, w + WALK_M, w + VERGE_M])
+        edges = np.concatenate([-half[:0:-1], half])
+        pieces = []
+        for piece in range(PIECES):
+            s = self._stations(piece)
+            at = self.frames(np.repeat(s, len(edges)), np.tile(edges, len(s)))
+            shape = (len(s), len(edges))
+            z = np.where(np.abs(edges) > w + KERB_M + 0.01, 0.0, 0.0) * np.ones(shape)
+            rgb, tile = self._paint((s[1:] + s[:-1]) / 2, scene)
+            pieces.append(grid(at.x.reshape(shape), at.y.reshape(shape), z, rgb, GROUND, tile))
+        return pieces
+
+    def _stations(self, piece: int) -> Floats:
+        start, end = piece * PIECE_M, (piece + 1) * PIECE_M
+        lines = self.scene.line_s_m[self.scene.line_kind != NO_LINE]
+        marks = (lines[:, None] + [0.0, BAR_M, *CROSSING_M]).reshape(-1)
+        marks = np.concatenate([np.arange(start, end + 0.1, STATION_M), marks])
+        return np.unique(marks[(marks >= start) & (marks <= end)])
+
+    def _paint(self, s: Floats, scene: Scene) -> tuple[Floats, Ints]:
+        """Colours [S, 12, 3] and tiles [S, 12] of the strips at mid-stations `s`, from right to left."""
+        region = scene.region
+        right = [GRASS_RGB, WALK_RGB, SHOULDER_RGB, region.edge_line, ASPHALT_RGB, region.centre_line]
+        rgb = np.tile(np.array([*right, *right[::-1]], float), (len(s), 1, 1))
+        tile = np.tile([GRASS, PLAIN, ASPHALT, PLAIN, ASPHALT, PLAIN] + [PLAIN, ASPHALT, PLAIN, ASPHALT, PLAIN, GRASS],
+                       (len(s), 1))  # fmt: skip
+        if region.centre_line[2] > 100:
+            rgb[(s // STATION_M) % 2 == 1, 5:7] = ASPHALT_RGB
+        lane = 4 if region.side > 0 else 7
+        lines = scene.line_s_m[scene.line_kind != NO_LINE]
+        after = s[:, None] - lines
+        rgb[((after > 0) & (after < BAR_M)).any(1), lane] = 235
+        crossing = ((after > CROSSING_M[0]) & (after < CROSSING_M[1])).any(1)
+        rgb[crossing] = ASPHALT_RGB
+        tile[crossing] = ASPHALT
+        return rgb, tile.astype(np.int64)
+
+    def _roadside(self) -> Mesh:
+        side = self.scene.roadside
+        at = self.frames(side.s_m, side.d_m)
+        makers = {HOUSE: _houses, TREE: _trees, PARKED: _parked, POST: _posts, BOARD: _boards}
+        meshes = [
+            maker(at.take(side.kind == kind), side.size[side.kind == kind], side.shade[side.kind == kind])
+            for kind, maker in makers.items()
+        ]
+        return join([*meshes, self._limit_signs(at.take(side.kind == LIMIT_SIGN))])
+
+    def _limit_signs(self, at: Frames) -> Mesh:
+        pole = boxes(at, [0, 0, 0], [0.1, 0.1, 2.3], (120, 120, 120))
+        if "mph" in self.scene.region.name:
+            plate = plates(at, [-0.06, 0, 2.5], rectangle(0.75, 0.95), (235, 235, 235))
+            return join([pole, plate, plates(at, [-0.09, 0, 2.4], rectangle(0.4, 0.35), (40, 40, 40))])
+        ring = plates(at, [-0.06, 0, 2.5], polygon(8, 0.48), (205, 30, 35))
+        disc = plates(at, [-0.09, 0, 2.5], polygon(8, 0.34), (240, 240, 240))
+        return join([pole, ring, disc, plates(at, [-0.12, 0, 2.5], rectangle(0.3, 0.28), (40, 40, 40))])
+
+    def _at_lines(self, kind: int, beyond_m: float, out_m: float) -> Frames:
+        """Places beyond each line of a kind, `out_m` outside the middle of the vehicle's lane."""
+        s = self.scene.line_s_m[self.scene.line_kind == kind] + beyond_m
+        return self.frames(s, np.full(len(s), self.scene.lane_d_m - self.scene.region.side * out_m))
+
+    def _signs(self) -> Mesh:
+        at = self._at_lines(STOP_LINE, 1.0, self.scene.lane_width_m / 2 + 1.0)
+        pole = boxes(at, [0.1, 0, 0], [0.12, 0.12, 2.6], (150, 150, 150))
+        if self.scene.region.stop_sign == "octagon":
+            rim = plates(at, [-0.02, 0, 2.5], polygon(8, 0.80, np.pi / 8), (240, 240, 240))
+            face = plates(at, [-0.06, 0, 2.5], polygon(8, 0.72, np.pi / 8), (200, 16, 30))
+            word = plates(at, [-0.10, 0, 2.5], rectangle(0.95, 0.30), (240, 240, 240))
+            return join([pole, rim, face, word])
+        rim = plates(at, [-0.02, 0, 2.6], polygon(3, 0.95, np.pi / 6), (200, 16, 30))
+        face = plates(at, [-0.06, 0, 2.6], polygon(3, 0.58, np.pi / 6), (240, 240, 240))
+        return join([pole, rim, face])
+
+    def _lights(self) -> Mesh:
+        meshes = []
+        kerb = self.kerb_m
+        for beyond, on_kerb, z in HEADS:
+            at = self._at_lines(LIGHT_LINE, beyond, on_kerb * kerb)
+            high = 3 * LAMP_SPACING_M + 0.3
+            meshes.append(boxes(at, [0, 0, z - high / 2], [0.4, 1.1, high], (22, 22, 22)))
+            foot = self._at_lines(LIGHT_LINE, beyond + 0.4, kerb)
+            meshes.append(boxes(foot, [0, 0, 0], [0.2, 0.2, z], (70, 74, 70)))
+        arm = self._at_lines(LIGHT_LINE, HEADS[0][0] + 0.4, kerb / 2)
+        return join([*meshes, boxes(arm, [0, 0, HEADS[0][2] + 0.8], [0.2, kerb, 0.2], (70, 74, 70))])
+
+    @property
+    def kerb_m(self) -> float:
+        """From the middle of the lane to the kerb head of a light."""
+        return self.scene.lane_width_m / 2 + 1.1
+
+
+def _houses(at: Frames, size: Floats, shade: Floats) -> Mesh:
+    extent = np.stack([7 + 5 * shade[:, 0], np.full(len(size), 8.0), 5 + 9 * size], 1)
+    rgb = np.array([130, 110, 95]) + shade * [90, 80, 80]
+    return boxes(at, [0, 0, 0], extent, rgb, WINDOWS)
+
+
+def _trees(at: Frames, size: Floats, shade: Floats) -> Mesh:
+    crown = (2.2 + 2.0 * size)[:, None] * [1, 1, 1.3]
+    rgb = np.array([38, 74, 28]) + shade * [50, 50, 25]
+    trunk = boxes(at, [0, 0, 0], [0.35, 0.35, 2.2], (84, 64, 44))
+    return join([trunk, boxes(at, [0, 0, 1.9], crown, rgb, LEAVES)])
+
+
+def _parked(at: Frames, size: Floats, shade: Floats) -> Mesh:
+    body = boxes(at, [0, 0, 0.3], [4.4, 1.8, 0.62], 50 + shade * 170)
+    cabin = boxes(at, [-0.2, 0, 0.92], [2.4, 1.6, 0.5], (40, 48, 58))
+    lamps = [plates(at, [-2.22, y, 0.75], rectangle(0.3, 0.2), (130, 20, 20)) for y in (-0.7, 0.7)]
+    return join([body, cabin, *lamps])
+
+
+def _posts(at: Frames, size: Floats, shade: Floats) -> Mesh:
+    return boxes(at, [0, 0, 0], np.stack([0.2 + 0 * size, 0.2 + 0 * size, 3 + 4 * size], 1), (110, 112, 115))
+
+
+def _boards(at: Frames, size: Floats, shade: Floats) -> Mesh:
+    """Shop signs and posters: colours, reds too, that mean nothing."""
+    extent = np.stack([np.full(len(size), 0.3), 1.0 + 2.0 * size, 0.8 + 1.2 * shade[:, 0]], 1)
+    return boxes(at, [0, 0, 1.2], extent, 30 + shade * 200)
+
+
+def ground_plane(scene: Scene) -> Mesh:
+    """What lies beyond the verges, 800 m square around the origin, a little lower."""
+    corners = np.array([[[-400, -400, -0.5], [400, -400, -0.5], [400, 400, -0.5], [-400, 400, -0.5]]], float)
+    rgb = np.minimum(np.array(GRASS_RGB) * 0.8 * scene.sunlight, 245)
+    return Mesh(corners, np.array([[*rgb, GROUND]]), np.full(1, PLAIN))

@@ -1,0 +1,95 @@
+"""Fog, night and sensor noise, laid over rendered pictures by NumPy.
+
+The renderer has no depth output, so surfaces carry where they are in alpha: GROUND is flat, and a pixel's
+ray tells how far; other surfaces carry a place code along the road, 4 m wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.rig import Camera, Rig
+from simulation.arrays import Floats, Images
+from simulation.meshes import CODES, EMISSIVE, GROUND, SKY
+from simulation.roads import PERIOD_M
+from simulation.scenarios import Scene
+
+F32 = NDArray[np.float32]
+ASIDE_M = 5.0
+"""How far beside the line of sight objects stand, on average: keeps near objects from being at 0 m."""
+NOISE_TABLE = 1 << 20
+NIGHT_SKY = np.array([9, 11, 20], np.float32)
+HALF_BEAM_RAD = 0.45
+"""Half width of the headlights' cone."""
+REACH_M = 16.0
+"""Where the headlights' light has halved."""
+
+
+class Weather:
+    """The light and air of B scenes, and the noise of their cameras."""
+
+    def __init__(self, scenes: Sequence[Scene], rig: Rig) -> None:
+        self.fog = [scene.fog_per_m for scene in scenes]
+        self.darkness = [scene.darkness for scene in scenes]
+        self.fog_rgb = [np.float32(195.0 * scene.sunlight) * np.ones(3, np.float32) for scene in scenes]
+        self.seed = [scene.seed for scene in scenes]
+        geometry = [_ground_range(camera) for camera in rig.cameras]
+        self.ground_m = np.stack([distance for distance, _ in geometry])
+        bearing = np.stack([bearing for _, bearing in geometry])
+        self.beam: F32 = np.exp(-((bearing / HALF_BEAM_RAD) ** 2)).astype(np.float32)
+        noise = np.random.default_rng(11).normal(0.0, 1.0, NOISE_TABLE)
+        self.day_noise = np.round(noise * 2.0).astype(np.int16)
+        self.night_noise = np.round(noise * 5.0).astype(np.int16)
+
+    def apply(self, pictures: Images, s: Floats, time_s: float) -> Images:
+        """[B, C, H, W, 4] with alpha codes -> [B, C, H, W, 3] as a camera would give them."""
+        out = np.empty((*pictures.shape[:-1], 3), np.uint8)
+        tick = round(time_s * 10)
+        for row, picture in enumerate(pictures):
+            rgb: Images = picture[..., :3]
+            noise = self.day_noise
+            if self.fog[row] > 0:
+                rgb = self._foggy(picture, row, s[row])
+            if self.darkness[row] > 0:
+                rgb, noise = self._dark(picture, row, s[row]), self.night_noise
+            start = (self.seed[row] % 65521 + tick * 8191) % (NOISE_TABLE - rgb.size)
+            grain = noise[start : start + rgb.size].reshape(rgb.shape)
+            np.clip(rgb + grain, 0, 255, out=out[row], casting="unsafe")
+        return out
+
+    def _range(self, code: Images, s: float) -> F32:
+        """Metres to what each pixel shows; the sky is far."""
+        place = (np.arange(256) - 0.5) * PERIOD_M / CODES
+        ahead = np.mod(place - s + PERIOD_M / 2, PERIOD_M) - PERIOD_M / 2
+        table = np.hypot(ahead, ASIDE_M).astype(np.float32)
+        table[SKY] = 1e4
+        return np.where(code == GROUND, self.ground_m, table[code])
+
+    def _foggy(self, picture: Images, row: int, s: float) -> Images:
+        """Koschmieder's law: what is seen fades into the fog with distance; lamps reach further."""
+        rgb, code = picture[..., :3], picture[..., 3]
+        depth = np.float32(self.fog[row]) * self._range(code, s)
+        depth = np.where(rgb.max(-1) >= EMISSIVE, depth * np.float32(0.5), depth)
+        clear = np.exp(-depth)[..., None]
+        return np.asarray(rgb * clear + self.fog_rgb[row] * (1 - clear)).astype(np.uint8)
+
+    def _dark(self, picture: Images, row: int, s: float) -> Images:
+        """A little sky glow, and one's own headlights; lamps shine by themselves."""
+        rgb, code = picture[..., :3], picture[..., 3]
+        away = self._range(code, s)
+        light = np.float32(0.95) * self.beam / (1 + (away / np.float32(REACH_M)) ** 2)
+        light = np.float32(1 - self.darkness[row]) + light
+        light = np.where(rgb.max(-1) >= EMISSIVE, np.float32(1), np.minimum(light, 1))[..., None]
+        lit = np.where((code == SKY)[..., None], NIGHT_SKY, rgb * light)
+        return np.asarray(lit).astype(np.uint8)
+
+
+def _ground_range(camera: Camera) -> tuple[F32, F32]:
+    """Metres to flat ground and bearing from straight ahead, for each pixel, [H, W]."""
+    rays = Rig("one", (camera,)).rays(1)[0].reshape(camera.height_px, camera.width_px, 6)
+    down = np.maximum(-rays[..., 2], 1e-3)
+    distance = np.hypot(rays[..., 0], rays[..., 1]) * rays[..., 5] / down
+    return np.minimum(distance, 1e3).astype(np.float32), np.arctan2(rays[..., 1], rays[..., 0]).astype(np.float32)

@@ -1,0 +1,263 @@
+"""The world: B vehicles, each alone in its own scene, moved together by NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.policy import FOLLOW, PLAN_PERIOD_S, PLAN_POINTS, Observation
+from model.rig import Rig
+from simulation import expert, traffic
+from simulation.arrays import Bools, Floats, Ints, chance
+from simulation.cameras import Cameras
+from simulation.dynamics import FRONT_M, REAR_M, Motion, advance, control
+from simulation.expert import ExpertPlan, Obstacles, present
+from simulation.roads import Roads
+from simulation.scenarios import LIGHT_LINE, STOP_LINE, Scene
+from simulation.traffic import CAR_LENGTH_M, CUT_IN, FAR_M, LEAD, MERGING, ONCOMING, RED, Lines, Traffic
+
+PHYSICS_S = 0.1
+"""Physics steps at 10 Hz."""
+STOP_ZONE_M, STOPPED_MPS = 6.0, 0.5
+"""A stop counts if the vehicle was this slow with its bumper this near the line."""
+NEAR_M = 40.0
+"""Within this distance ahead an object can be told from its pixels at 96 pixels a camera."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is true of B vehicles now, each [B]; the privileged view, not an input of a policy."""
+
+    x_m: Floats
+    y_m: Floats
+    heading_rad: Floats
+    speed_mps: Floats
+    accel_mps2: Floats
+    yaw_rate_radps: Floats
+    steering_rad: Floats
+    travelled_m: Floats
+    """Driven since the start."""
+    lateral_error_m: Floats
+    """From the middle of the lane, positive to the left."""
+    heading_error_rad: Floats
+    ttc_s: Floats
+    """Time to collision with the car ahead at constant speeds, at most 99."""
+    person_ttc_s: Floats
+    """The same for a pedestrian on the lane or stepping onto it."""
+    missed_stop: Bools
+    """Passed a stop sign in the last step without having stood."""
+    ran_red: Bools
+    """Passed a red light in the last step."""
+    tags: dict[str, Bools]
+    """Object or circumstance -> is it in view: sign, triangle, light, lead, oncoming, pedestrian, cut_in,
+    night, fog, left_hand."""
+
+
+class World:
+    """B scenes in lock step. Deterministic in (scenes, rig, seed); a scene unfolds alike in any batch.
+
+    Holds one offscreen buffer if `rig` is given: call `close` (or use `with`) when done with it.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], rig: Rig | None, seed: int = 0) -> None:
+        """`rig` None gives a world without cameras, for which `observe` raises. Raises ValueError without
+        scenes."""
+        if not scenes:
+            raise ValueError("a world needs at least one scene")
+        self.scenes, self.rig, self.seed = tuple(scenes), rig, seed
+        self.time_s = 0.0
+        self.roads = Roads(
+            np.stack([scene.amplitude_rad for scene in scenes]),
+            np.stack([scene.phase_rad for scene in scenes]),
+        )
+        self.lines = Lines(scenes)
+        self.limit = np.array([scene.limit_mps for scene in scenes])
+        self.lane_d = np.array([scene.lane_d_m for scene in scenes])
+        self.noise_seed = self.lines.seed + seed
+        self._place_vehicles()
+        self.traffic = Traffic(scenes, self.roads, self.lines, self.s)
+        self.cameras = Cameras(scenes, self.roads, rig) if rig else None
+        self._expert: ExpertPlan | None = None
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def close(self) -> None:
+        """Gives the cameras' buffer back; afterwards `observe` raises."""
+        if self.cameras:
+            self.cameras.close()
+        self.cameras = None
+
+    def observe(self) -> Observation:
+        """What the vehicles sense now. Renders; raises RuntimeError without cameras."""
+        if self.cameras is None:
+            raise RuntimeError("this world has no cameras: it was made without a rig, or is closed")
+        images = self.cameras.render(self.motion, self.s, self.time_s, self.lines, self.traffic)
+        return Observation(
+            images=images,
+            speed_mps=self.motion.speed.astype(np.float32),
+            yaw_rate_radps=self.motion.yaw_rate.astype(np.float32),
+            command=np.full(len(self), FOLLOW, np.int64),
+        )
+
+    def expert(self) -> ExpertPlan:
+        """The privileged expert's plan from here; computed once per step."""
+        if self._expert is None:
+            self._expert = expert.plan(
+                self.roads, self.s, self.d, self.heading_error, self.motion.speed, self.limit, self.lane_d,
+                self.obstacles(),
+            )  # fmt: skip
+        return self._expert
+
+    def step(self, trajectory: NDArray[np.float32]) -> None:
+        """Follows `trajectory` [B, T, 2] for PLAN_PERIOD_S. Raises ValueError for another shape or a value
+        that is not finite, naming it."""
+        if trajectory.shape != (len(self), PLAN_POINTS, 2):
+            raise ValueError(f"trajectory is {trajectory.shape}, must be {(len(self), PLAN_POINTS, 2)}")
+        if not np.isfinite(trajectory).all():
+            bad = np.flatnonzero(~np.isfinite(trajectory).all((1, 2)))
+            raise ValueError(f"trajectory of vehicles {bad[:8].tolist()} is not finite")
+        accel, curvature = control(trajectory, self.motion.speed, self.motion.curvature)
+        self.missed_stop[:], self.ran_red[:] = False, False
+        for _ in range(round(PLAN_PERIOD_S / PHYSICS_S)):
+            self._physics(accel, curvature)
+        self._expert = None
+
+    def displace(self, lateral_m: Floats, heading_rad: Floats, speed_factor: Floats) -> None:
+        """Puts vehicles beside their present state, [B] each: a recovery state to learn from."""
+        self.motion.x = self.motion.x - lateral_m * np.sin(self.motion.heading)
+        self.motion.y = self.motion.y + lateral_m * np.cos(self.motion.heading)
+        self.motion.heading = self.motion.heading + heading_rad
+        self.motion.speed = self.motion.speed * speed_factor
+        self._locate()
+        self._expert = None
+
+    def obstacles(self) -> Obstacles:
+        """What binds the expert's speed."""
+        t, front, v = self.traffic, self.front_s, self.motion.speed
+        number, line_s, kind = self.lines.next(front)
+        gap = line_s - front
+        stop = self.lines.must_stop(number, gap, v, self.time_s, self.stopped_at) & (gap < 80)
+        rear = t.car_s - CAR_LENGTH_M / 2 - front[:, None]
+        ahead = (rear > -CAR_LENGTH_M) & (rear < 150)
+        merging = ahead[:, CUT_IN] & ((t.cut_phase >= MERGING) | t.in_lane(CUT_IN))
+        person = np.where(t.person_matters(), t.person_s - front[:, None], FAR_M)
+        person = np.where(person > -0.5, person, FAR_M)
+        return Obstacles(
+            lead_gap=present(rear[:, LEAD], ahead[:, LEAD]),
+            lead_v=t.car_v[:, LEAD],
+            cut_in_gap=present(rear[:, CUT_IN], merging),
+            cut_in_v=t.car_v[:, CUT_IN],
+            sign_gap=present(gap, stop & (kind == STOP_LINE)),
+            light_gap=present(gap, stop & (kind == LIGHT_LINE)),
+            person_gap=person.min(1),
+        )
+
+    def status(self) -> Status:
+        """The truth about every vehicle."""
+        m = self.motion
+        car_ttc, person_ttc = self._times_to_collision()
+        return Status(
+            x_m=m.x.copy(),
+            y_m=m.y.copy(),
+            heading_rad=m.heading.copy(),
+            speed_mps=m.speed.copy(),
+            accel_mps2=m.accel.copy(),
+            yaw_rate_radps=m.yaw_rate,
+            steering_rad=m.steering,
+            travelled_m=self.travelled_m.copy(),
+            lateral_error_m=self.d - self.lane_d,
+            heading_error_rad=self.heading_error,
+            ttc_s=car_ttc,
+            person_ttc_s=person_ttc,
+            missed_stop=self.missed_stop.copy(),
+            ran_red=self.ran_red.copy(),
+            tags=self._tags(),
+        )
+
+    @property
+    def front_s(self) -> Floats:
+        """Road coordinate of the front bumpers, [B]."""
+        return self.s + FRONT_M
+
+    @property
+    def heading_error(self) -> Floats:
+        """Against the road, [B], rad."""
+        return self.roads.heading_error(self.s, self.motion.heading)
+
+    def _place_vehicles(self) -> None:
+        """Somewhere on the road at a fitting speed, where no line is too near to be stopped at."""
+        count, seed = len(self), self.noise_seed
+        self.s = chance(seed, 100) * 900.0
+        _, line_s, _ = self.lines.next(self.s + FRONT_M)
+        self.s = np.where(line_s - self.s - FRONT_M < 30.0, line_s - FRONT_M + 1.0, self.s)
+        self.d = self.lane_d.copy()
+        x, y, heading = self.roads.pose(self.s, self.d)
+        wish = np.minimum(self.limit, self.roads.at(self.roads.speed_cap, self.s))
+        curvature = self.roads.at(self.roads.curvature, self.s)
+        speed = wish * (0.6 + 0.35 * chance(seed, 101))
+        self.motion = Motion(x, y, heading, speed, np.zeros(count), curvature)
+        self.travelled_m = np.zeros(count)
+        self.stopped_at = np.full(count, -1)
+        self.missed_stop, self.ran_red = np.zeros(count, bool), np.zeros(count, bool)
+
+    def _locate(self) -> None:
+        self.s, self.d = self.roads.project(self.motion.x, self.motion.y, self.s)
+
+    def _physics(self, accel: Floats, curvature: Floats) -> None:
+        number, line_s, _ = self.lines.next(self.front_s)
+        self.travelled_m = self.travelled_m + advance(self.motion, accel, curvature, PHYSICS_S)
+        self._locate()
+        self.traffic.step(PHYSICS_S, self.time_s, self.s, self.motion.speed)
+        self.time_s = round(self.time_s + PHYSICS_S, 3)
+        near = line_s - self.front_s < STOP_ZONE_M
+        self._judge_line(number, self.front_s >= line_s)
+        self.stopped_at = np.where(near & (self.motion.speed < STOPPED_MPS), number, self.stopped_at)
+
+    def _judge_line(self, number: Ints, crossed: Bools) -> None:
+        kind = self.lines.kind_of(number)
+        self.missed_stop |= crossed & (kind == STOP_LINE) & (self.stopped_at != number)
+        self.ran_red |= crossed & (kind == LIGHT_LINE) & (self.lines.colour(number, self.time_s) == RED)
+
+    def _times_to_collision(self) -> tuple[Floats, Floats]:
+        t, v = self.traffic, self.motion.speed
+        rear = t.car_s - CAR_LENGTH_M / 2 - self.front_s[:, None]
+        beside = np.abs(t.car_d - self.d[:, None]) < traffic.CAR_WIDTH_M
+        mine = beside & (rear > -CAR_LENGTH_M - FRONT_M - REAR_M)
+        closing = v[:, None] - t.car_v
+        reach = np.where(mine & (closing > 0.2), np.maximum(rear, 0.0) / np.maximum(closing, 0.2), 99.0)
+        reach = np.where(mine & (rear < 0.2), 0.0, reach)
+        gap = np.where(t.person_matters(), t.person_s - self.front_s[:, None], FAR_M)
+        person = np.where((gap > -2.0) & (v > 1.0)[:, None], np.maximum(gap, 0) / np.maximum(v, 1.0)[:, None], 99.0)
+        return np.minimum(reach.min(1), 99.0), np.minimum(person.min(1), 99.0)
+
+    def _tags(self) -> dict[str, Bools]:
+        t, front = self.traffic, self.front_s
+        _, line_s, kind = self.lines.next(front)
+        near = line_s - front < NEAR_M
+        triangle = np.array([scene.region.stop_sign == "triangle" for scene in self.scenes])
+        car_gap = t.car_s - front[:, None]
+        car = (car_gap > 0) & (car_gap < NEAR_M)
+        person_gap = t.person_s - front[:, None]
+        person = ((person_gap > 0) & (person_gap < NEAR_M)).any(1)
+        return {
+            "sign": near & (kind == STOP_LINE),
+            "triangle": near & (kind == STOP_LINE) & triangle,
+            "light": near & (kind == LIGHT_LINE),
+            "lead": car[:, LEAD],
+            "oncoming": car[:, ONCOMING:].any(1),
+            "pedestrian": person,
+            "cut_in": car[:, CUT_IN] & (t.cut_phase >= MERGING),
+            "night": np.array([scene.darkness > 0 for scene in self.scenes]),
+            "fog": np.array([scene.fog_per_m > 0 for scene in self.scenes]),
+            "left_hand": np.array([scene.region.side < 0 for scene in self.scenes]),
+        }
