@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from simulation.arrays import Floats
 
-SKY, GROUND, CODES = 0, 255, 240
-"""Alpha values; 1..CODES are place codes, CODES of them to a road period."""
+SKY, GROUND, CODES = 0, 254, 240
+"""Alpha values as drawn; 1..CODES are place codes, CODES of them to a road period. The renderer's texture
+modulation takes 1 off whatever a vertex says."""
 EMISSIVE = 250
 PLAIN, ASPHALT, GRASS, WINDOWS, LEAVES = range(5)
 """Tiles of the texture atlas."""
@@ -180,7 +181,7 @@ def person(rgb: ArrayLike, trousers: ArrayLike = (40, 44, 70)) -> Mesh:
 LAMP_RGB = ((40, 255, 90), (255, 190, 30), (255, 40, 30))
 """By colour number: green, amber, red."""
 LAMP_SPACING_M = 0.75
-HEADS = ((11.0, 0.0, 5.4), (1.5, 1.0, 3.0))
+HEADS = ((11.5, 0.0, 4.7), (10.0, 1.0, 3.2))
 """The two heads of a light: metres beyond the line; 0 over the lane or 1 on the kerb; height of the middle."""
 
 

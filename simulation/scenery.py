@@ -27,8 +27,8 @@ BAR_M = 0.8
 
 
 def place_code(s: Floats) -> Floats:
-    """Alpha code of a place along the road."""
-    return 1.0 + np.floor(np.mod(s, PERIOD_M) / PERIOD_M * CODES)
+    """Alpha that makes a vertex be drawn with the code of a place along the road."""
+    return 2.0 + np.floor(np.mod(s, PERIOD_M) / PERIOD_M * CODES)
 
 
 class Builder:
@@ -51,7 +51,7 @@ class Builder:
         """PIECES meshes, in order along the road, lit by the scene's sun."""
         ground = self._ground()
         things = join([self._roadside(), self._signs(), self._lights()])
-        place = (things.colour[:, 3] - 1) / CODES * PIECES
+        place = (things.colour[:, 3] - 2) / CODES * PIECES
         cut = [
             join([ground[i], things.take((place >= i) & (place < i + 1))]) for i in range(PIECES)
         ]
@@ -71,9 +71,8 @@ class Builder:
             s = self._stations(piece)
             at = self.frames(np.repeat(s, len(edges)), np.tile(edges, len(s)))
             shape = (len(s), len(edges))
-            z = np.where(np.abs(edges) > w + KERB_M + 0.01, 0.0, 0.0) * np.ones(shape)
             rgb, tile = self._paint((s[1:] + s[:-1]) / 2, scene)
-            pieces.append(grid(at.x.reshape(shape), at.y.reshape(shape), z, rgb, GROUND, tile))
+            pieces.append(grid(at.x.reshape(shape), at.y.reshape(shape), np.zeros(shape), rgb, GROUND + 1, tile))
         return pieces
 
     def _stations(self, piece: int) -> Floats:
@@ -189,4 +188,4 @@ def ground_plane(scene: Scene) -> Mesh:
     """What lies beyond the verges, 800 m square around the origin, a little lower."""
     corners = np.array([[[-400, -400, -0.5], [400, -400, -0.5], [400, 400, -0.5], [-400, 400, -0.5]]], float)
     rgb = np.minimum(np.array(GRASS_RGB) * 0.8 * scene.sunlight, 245)
-    return Mesh(corners, np.array([[*rgb, GROUND]]), np.full(1, PLAIN))
+    return Mesh(corners, np.array([[*rgb, GROUND + 1]]), np.full(1, PLAIN))

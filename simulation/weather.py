@@ -66,7 +66,7 @@ class Weather:
         ahead = np.mod(place - s + PERIOD_M / 2, PERIOD_M) - PERIOD_M / 2
         table = np.hypot(ahead, ASIDE_M).astype(np.float32)
         table[SKY] = 1e4
-        return np.where(code == GROUND, self.ground_m, table[code])
+        return np.where(code >= GROUND, self.ground_m, table[code])
 
     def _foggy(self, picture: Images, row: int, s: float) -> Images:
         """Koschmieder's law: what is seen fades into the fog with distance; lamps reach further."""
