@@ -50,12 +50,12 @@ class Plan:
     @property
     def best(self) -> NDArray[np.float32]:
         """The most confident trajectory, [B, T, 2]."""
-        return self.modes[np.arange(len(self.modes)), self.confidence.argmax(1)]
+        return np.asarray(self.modes[np.arange(len(self.modes)), self.confidence.argmax(1)])
 
     @property
     def best_scale_m(self) -> NDArray[np.float32]:
         """The predicted scale of `best`, [B, T, 2]."""
-        return self.scale_m[np.arange(len(self.modes)), self.confidence.argmax(1)]
+        return np.asarray(self.scale_m[np.arange(len(self.modes)), self.confidence.argmax(1)])
 
 
 class Policy(Protocol):

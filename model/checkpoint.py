@@ -1,0 +1,120 @@
+"""A checkpoint: one safetensors file, with the network's configuration in its header. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as decode
+from safetensors.torch import save as encode
+from torch import Tensor
+
+from model.config import NetworkConfig, network_from_json
+from model.network import Network
+
+FORMAT = "fleetwheel.checkpoint/1"
+_HEADER = "fleetwheel"
+_OPTIMIZER = "optimizer."
+
+
+class BadCheckpoint(ValueError):
+    """A checkpoint that cannot be used: names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights by parameter name; to resume from it, also where the run was."""
+
+    network: NetworkConfig
+    weights: dict[str, Tensor]
+    step: int = 0
+    """Steps of the current run that are done; 0 for a finished model."""
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    """Moments by `<parameter>.exp_avg` and `.exp_avg_sq`; empty for a finished model."""
+
+    def build(self) -> Network:
+        """The network with these weights, in evaluation mode. Raises BadCheckpoint where they do not fit."""
+        with torch.random.fork_rng(devices=[]):
+            net = Network(self.network)
+        try:
+            net.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise BadCheckpoint(f"weights do not fit the network {self.network}: {error}") from error
+        return net.eval()
+
+    def finished(self) -> Checkpoint:
+        """Only what is needed to drive or to start another run from."""
+        return replace(self, step=0, optimizer={})
+
+
+def to_bytes(checkpoint: Checkpoint) -> bytes:
+    """The file's content; equal checkpoints give equal bytes."""
+    tensors = checkpoint.weights | {_OPTIMIZER + k: v for k, v in checkpoint.optimizer.items()}
+    header = {"format": FORMAT, "network": checkpoint.network.to_json(), "step": checkpoint.step}
+    # One entry: safetensors writes several in an order that changes from process to process.
+    metadata = {_HEADER: json.dumps(header, sort_keys=True)}
+    content: bytes = encode({k: tensors[k].detach().contiguous() for k in sorted(tensors)}, metadata)
+    return content
+
+
+def save(checkpoint: Checkpoint, path: Path) -> str:
+    """Writes the file so that a reader sees all of it or none, and returns its sha256 in hex."""
+    content = to_bytes(checkpoint)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load(path: Path, sha256: str | None = None) -> Checkpoint:
+    """Reads what `save` wrote. Raises BadCheckpoint for a file that is absent, cut short, of another format,
+    not finite, or not of the given sha256."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadCheckpoint(f"checkpoint {path} cannot be read: {error.strerror}") from error
+    actual = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and actual != sha256:
+        raise BadCheckpoint(f"checkpoint {path} has sha256 {actual}, expected {sha256}: fetch it again")
+    try:
+        return from_bytes(content)
+    except BadCheckpoint as error:
+        raise BadCheckpoint(f"checkpoint {path}: {error}") from error
+
+
+def from_bytes(content: bytes) -> Checkpoint:
+    """Reads what `to_bytes` gave. Raises BadCheckpoint."""
+    try:
+        tensors = decode(content)
+    except (SafetensorError, struct.error, ValueError) as error:
+        raise BadCheckpoint(f"not a whole safetensors file ({error})") from error
+    try:
+        header = _header(content)
+        network, step = network_from_json(header["network"]), int(header["step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadCheckpoint(f"header is not that of a checkpoint ({error})") from error
+    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise BadCheckpoint(f"{bad[0]} and {len(bad) - 1} other tensors are not finite")
+    weights = {k: v for k, v in tensors.items() if not k.startswith(_OPTIMIZER)}
+    optimizer = {k.removeprefix(_OPTIMIZER): v for k, v in tensors.items() if k.startswith(_OPTIMIZER)}
+    return Checkpoint(network, weights, step, optimizer)
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """Our entry in the metadata of a safetensors file: 8 bytes of length, then JSON with `__metadata__`."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header: dict[str, Any] = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_HEADER])
+    if header["format"] != FORMAT:
+        raise ValueError(f"format is {header['format']!r}, not {FORMAT!r}")
+    return header

@@ -1,0 +1,136 @@
+"""What describes a model and how it is trained. Values only: no torch, no simulation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+
+class BadConfig(ValueError):
+    """A configuration that cannot be used: names the field and the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """The shape of the network (model/network.py). Everything else about it follows from these."""
+
+    patch_px: int = 16
+    """Side of the image square behind one token. The stem shrinks by 4, 2 and patch_px / 8."""
+    width: int = 64
+    """Features per token (D), also the size of the embedding."""
+    heads: int = 4
+    stem_width: int = 24
+    """Channels after the first convolution; the second has twice as many."""
+    token_depth: int = 0
+    """Self-attention blocks over all patch tokens of all cameras, before they are pooled."""
+    latent_depth: int = 3
+    """Blocks over the latents; each attends to the patch tokens, then to one another."""
+    latents: int = 12
+    """Free latents beside one for the ego state and one per mode."""
+    modes: int = 4
+    """Candidate trajectories (M)."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "stem_width", "latent_depth", "modes"):
+            _positive("network", name, getattr(self, name))
+        if self.patch_px < 8 or self.patch_px % 8:
+            raise BadConfig(f"network: patch_px {self.patch_px} must be a multiple of 8")
+        if self.width % self.heads:
+            raise BadConfig(f"network: width {self.width} is not a multiple of heads {self.heads}")
+        if self.token_depth < 0 or self.latents < 0:
+            raise BadConfig("network: token_depth and latents must not be negative")
+
+    def to_json(self) -> str:
+        """The configuration as JSON; `network_from_json` reads it back."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def network_from_json(text: str) -> NetworkConfig:
+    """Reads `NetworkConfig.to_json`. Unknown fields are refused, absent ones take their default. Raises
+    BadConfig with what was wrong."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadConfig(f"network configuration is not JSON: {error}") from error
+    if not isinstance(data, dict) or not all(type(v) is int for v in data.values()):
+        raise BadConfig(f"network configuration must be an object of whole numbers, not {text[:80]!r}")
+    unknown = set(data) - {f.name for f in fields(NetworkConfig)}
+    if unknown:
+        raise BadConfig(f"network configuration has unknown fields {sorted(unknown)}; a newer release wrote it")
+    return NetworkConfig(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The share of each manoeuvre among the frames that are drawn (model/data.py `manoeuvre`). Clips picked
+    for being difficult hold many standing frames; learnt as they come, they teach the policy to stand."""
+
+    standing: float = 0.10
+    launching: float = 0.10
+    braking: float = 0.22
+    turning: float = 0.22
+    cruising: float = 0.36
+    largest_gain: float = 3.0
+    """No frame is drawn more often than this many times its uniform share."""
+
+    def __post_init__(self) -> None:
+        if min(self.shares) < 0 or sum(self.shares) <= 0:
+            raise BadConfig(f"balance: shares {self.shares} must not be negative, nor all zero")
+        if self.largest_gain < 1:
+            raise BadConfig(f"balance: largest_gain {self.largest_gain} must be at least 1")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """In the order of `data.MANOEUVRES`."""
+        return (self.standing, self.launching, self.braking, self.turning, self.cruising)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """One run of the optimiser (AdamW, linear warm-up, cosine decay to zero)."""
+
+    steps: int
+    batch: int = 128
+    peak_rate: float = 2e-3
+    warmup_steps: int = 50
+    weight_decay: float = 0.02
+    largest_gradient: float = 1.0
+    """Gradient norms above this are scaled down to it."""
+    camera_dropout: float = 0.0
+    """Probability that a batch is seen without one of its cameras."""
+    replay_share: float = 0.0
+    """Fine-tuning: the share of each batch drawn from the base samples."""
+    balance: Balance = Balance()
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "threads", "peak_rate", "largest_gradient"):
+            _positive("training", name, getattr(self, name))
+        for name in ("camera_dropout", "replay_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadConfig(f"training: {name} {getattr(self, name)} is not in 0..1")
+        if self.warmup_steps < 0 or self.weight_decay < 0:
+            raise BadConfig("training: warmup_steps and weight_decay must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A complete run of the learning loop, as far as the model is concerned (model/recipes.py)."""
+
+    name: str
+    network: NetworkConfig
+    base_frames: int
+    """Frames of perturbed expert driving in base conditions that the first model is cloned from."""
+    clone: TrainingConfig
+    clips_per_turn: int
+    """Clips selected per turn; the random arm of a benchmark gets as many."""
+    fine_tune: TrainingConfig
+
+    def __post_init__(self) -> None:
+        _positive("recipe", "base_frames", self.base_frames)
+        _positive("recipe", "clips_per_turn", self.clips_per_turn)
+
+
+def _positive(owner: str, name: str, value: float) -> None:
+    if not value > 0:
+        raise BadConfig(f"{owner}: {name} {value} must be above 0")

@@ -1,0 +1,222 @@
+"""Samples to learn from: arrays that are allocated once, weights, and where each frame came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import Balance
+from model.policy import PLAN_POINTS, PLAN_STEP_S
+
+MANOEUVRES = ("standing", "launching", "braking", "turning", "cruising")
+STANDING_MPS = 0.5
+LAUNCH_M = 1.0
+BRAKING_MPS2 = -0.8
+TURNING_M = 1.0
+
+
+class BadSamples(ValueError):
+    """Samples that cannot be learnt from: names the array and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """N frames and what should have been driven from each. All arrays are of length N."""
+
+    images: NDArray[np.uint8]
+    """[N, C, H, W, 3]."""
+    speed_mps: NDArray[np.float32]
+    yaw_rate_radps: NDArray[np.float32]
+    command: NDArray[np.int64]
+    target: NDArray[np.float32]
+    """[N, T, 2], waypoints in the vehicle frame as in model.policy.Plan (the word of METRICS.md)."""
+    weight: NDArray[np.float32]
+    """How often a frame is drawn, relative to the others."""
+    source: NDArray[np.int32]
+    """Index into `sources`."""
+    sources: tuple[str, ...]
+    """Clip ids, or the name of a base recording."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory the images take."""
+        return int(self.images.nbytes)
+
+    def head(self, count: int) -> Samples:
+        """The first `count` frames, without a copy."""
+        return self.take(slice(0, count))
+
+    def take(self, index: slice | NDArray[np.integer]) -> Samples:
+        """Some of the frames: a view for a slice, a copy for indices."""
+        arrays = {name: getattr(self, name)[index] for name in _ARRAYS}
+        return replace(self, **arrays)
+
+
+_ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
+
+
+def samples_from_arrays(
+    images: NDArray[np.uint8],
+    *,
+    speed_mps: NDArray[np.floating],
+    yaw_rate_radps: NDArray[np.floating],
+    command: NDArray[np.integer],
+    target: NDArray[np.floating],
+    source: str | Sequence[str],
+) -> Samples:
+    """Samples of equal weight; `source` is one name for all frames or one per frame. Images are not copied.
+    Raises BadSamples for arrays that do not fit together or hold anything that is not finite."""
+    count = len(images)
+    names = [source] * count if isinstance(source, str) else list(source)
+    sources = tuple(dict.fromkeys(names))
+    number = {name: i for i, name in enumerate(sources)}
+    samples = Samples(
+        images,
+        np.asarray(speed_mps, np.float32),
+        np.asarray(yaw_rate_radps, np.float32),
+        np.asarray(command, np.int64),
+        np.asarray(target, np.float32),
+        np.ones(count, np.float32),
+        np.array([number[name] for name in names], np.int32),
+        sources,
+    )
+    check(samples)
+    return samples
+
+
+def check(samples: Samples) -> None:
+    """Raises BadSamples unless the arrays fit together and are finite."""
+    if samples.images.ndim != 5 or samples.images.shape[-1] != 3 or samples.images.dtype != np.uint8:
+        raise BadSamples(f"images must be uint8 [N, C, H, W, 3], not {_describe(samples.images)}")
+    if samples.target.shape[1:] != (PLAN_POINTS, 2):
+        raise BadSamples(f"target must be [N, {PLAN_POINTS}, 2], not {_describe(samples.target)}")
+    for name in _ARRAYS[1:]:
+        array = getattr(samples, name)
+        if len(array) != len(samples) or (name != "target" and array.ndim != 1):
+            raise BadSamples(f"{name} is {_describe(array)}, but there are {len(samples)} images")
+        bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
+        if len(bad):
+            raise BadSamples(f"{name} is not finite in {len(bad)} frames, first {_where(samples, bad[0])}")
+    bad = np.flatnonzero((samples.command < 0) | (samples.command > 3))
+    if len(bad):
+        raise BadSamples(f"command {samples.command[bad[0]]} is not in 0..3, {_where(samples, bad[0])}")
+
+
+def _describe(array: NDArray[np.generic]) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+def _where(samples: Samples, frame: int) -> str:
+    number = int(samples.source[frame])
+    name = samples.sources[number] if 0 <= number < len(samples.sources) else "unknown"
+    return f"frame {frame} of {name!r}"
+
+
+def empty(capacity: int, cameras: int, height_px: int, width_px: int) -> Samples:
+    """Room for `capacity` frames, allocated at once: growing piece by piece fragments the heap until a
+    process of 2 GB takes 10."""
+    return Samples(
+        np.zeros((capacity, cameras, height_px, width_px, 3), np.uint8),
+        np.zeros(capacity, np.float32),
+        np.zeros(capacity, np.float32),
+        np.zeros(capacity, np.int64),
+        np.zeros((capacity, PLAN_POINTS, 2), np.float32),
+        np.zeros(capacity, np.float32),
+        np.zeros(capacity, np.int32),
+        (),
+    )
+
+
+def concatenate(parts: Sequence[Samples]) -> Samples:
+    """All frames of all parts in order. Raises BadSamples when there is none or the rigs differ."""
+    if not parts:
+        raise BadSamples("nothing to concatenate: no samples were given")
+    shapes = {part.images.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        raise BadSamples(f"samples of different rigs cannot be mixed: image shapes {sorted(shapes)}")
+    cameras, height_px, width_px, _ = parts[0].images.shape[1:]
+    whole = empty(sum(map(len, parts)), cameras, height_px, width_px)
+    names = tuple(dict.fromkeys(name for part in parts for name in part.sources))
+    number = {name: i for i, name in enumerate(names)}
+    at = 0
+    for part in parts:
+        for field in _ARRAYS[:-1]:
+            getattr(whole, field)[at : at + len(part)] = getattr(part, field)
+        renumber = np.array([number[name] for name in part.sources], np.int32)
+        whole.source[at : at + len(part)] = renumber[part.source]
+        at += len(part)
+    return replace(whole, sources=names)
+
+
+def manoeuvre(samples: Samples) -> NDArray[np.int64]:
+    """[N] index into MANOEUVRES of what the target does. Braking: over the horizon the mean acceleration
+    that explains the distance is below BRAKING_MPS2."""
+    horizon_s = PLAN_POINTS * PLAN_STEP_S
+    end = samples.target[:, -1]
+    steps = np.diff(samples.target, axis=1, prepend=0.0)
+    distance_m = np.linalg.norm(steps, axis=2).sum(1)
+    acceleration = 2 * (distance_m - samples.speed_mps * horizon_s) / horizon_s**2
+    slow = samples.speed_mps < STANDING_MPS
+    kinds = [slow & (distance_m < LAUNCH_M), slow, acceleration < BRAKING_MPS2, np.abs(end[:, 1]) > TURNING_M]
+    return np.select(kinds, range(4), 4).astype(np.int64)
+
+
+def balanced(samples: Samples, balance: Balance) -> Samples:
+    """The samples with their weights multiplied so that manoeuvres are drawn by `balance`'s shares. Those
+    that are absent leave their share to the others."""
+    kind = manoeuvre(samples)
+    mass = np.bincount(kind, samples.weight, len(MANOEUVRES))
+    wanted = np.where(mass > 0, balance.shares, 0.0)
+    if not wanted.sum():
+        return samples
+    gain = np.divide(wanted / wanted.sum() * mass.sum(), mass, out=np.zeros(len(mass)), where=mass > 0)
+    weight = samples.weight * np.minimum(gain, balance.largest_gain)[kind]
+    return replace(samples, weight=weight.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Draws batches from several sets of samples, each with its share of the batch. Batch k depends on the
+    seed and on k alone, so that a resumed run sees what an uninterrupted one would have seen."""
+
+    parts: tuple[Samples, ...]
+    shares: tuple[float, ...]
+    batch: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        shapes = {part.images.shape[1:] for part in self.parts}
+        if len(shapes) > 1:
+            raise BadSamples(f"samples of different rigs cannot be mixed: image shapes {sorted(shapes)}")
+        for part, share in zip(self.parts, self.shares, strict=True):
+            if share > 0 and not part.weight.sum() > 0:
+                raise BadSamples(f"a part with share {share:.2f} has no frame to draw ({len(part)} frames)")
+
+    def draw(self, step: int) -> Samples:
+        """The batch of a step, copied. Within each part frames are drawn with replacement by weight."""
+        rng = np.random.default_rng([self.seed, step])
+        counts = self._counts()
+        chosen = [p.take(_pick(p, n, rng)) for p, n in zip(self.parts, counts, strict=True) if n]
+        if len(chosen) == 1:
+            return chosen[0]
+        arrays = {name: np.concatenate([getattr(p, name) for p in chosen]) for name in _ARRAYS[:-1]}
+        return replace(chosen[0], **arrays, source=np.zeros(self.batch, np.int32), sources=("mixture",))
+
+    def _counts(self) -> list[int]:
+        """Frames of each part: the shares rounded so that they add up to the batch."""
+        edges = np.cumsum((0.0, *self.shares)) / sum(self.shares) * self.batch
+        return [int(n) for n in np.diff(np.rint(edges))]
+
+
+def _pick(part: Samples, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Systematic sampling by weight: no frame comes up more often than its weight asks, rounded up."""
+    edges = np.cumsum(part.weight, dtype=np.float64)
+    at = (np.arange(count) + rng.random(count)) / count * edges[-1]
+    index = np.searchsorted(edges, at, side="right").clip(max=len(part) - 1)
+    return np.asarray(index, np.int64)

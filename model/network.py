@@ -1,0 +1,159 @@
+"""The network: patches of all cameras, the rays they look along and the ego state -> candidate trajectories.
+
+Tokens of all cameras form one set; only their ray embeddings say which camera and where in it a token is
+from, so any rig with any number of cameras can be given. A few latents attend to the tokens (Perceiver,
+arXiv:2103.03206): on a CPU that is half of the cost of self-attention over all tokens."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config import NetworkConfig
+from model.policy import PLAN_POINTS, PLAN_STEP_S
+
+COMMANDS = 4
+SPEED_UNIT_MPS = 10.0
+YAW_RATE_UNIT_RADPS = 0.5
+ACCELERATION_UNIT_MPS2 = 3.0
+SMALLEST_SCALE_M = 0.05
+"""Floor of the predicted Laplace scale: errors below it matter to nobody, and must not rule the loss."""
+
+
+class Output(NamedTuple):
+    """What the network gives: `modes` and `scale_m` [B, M, T, 2], `confidence` [B, M] (logits while
+    training, see `Network.forward`), `embedding` [B, D]."""
+
+    modes: Tensor
+    confidence: Tensor
+    scale_m: Tensor
+    embedding: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries [B, Q, D] to keys [B, K, D]."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        key, value = self.key_value(keys).chunk(2, -1)
+        heard = F.scaled_dot_product_attention(
+            self._split(self.query(queries)), self._split(key), self._split(value)
+        )
+        out: Tensor = self.out(heard.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block; with `cross`, attends to other tokens before it attends to itself."""
+
+    def __init__(self, width: int, heads: int, cross: bool) -> None:
+        super().__init__()
+        self.look = Attention(width, heads) if cross else None
+        self.look_norm = nn.LayerNorm(width) if cross else None
+        self.attend = Attention(width, heads)
+        self.attend_norm = nn.LayerNorm(width)
+        self.think = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 3 * width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(3 * width, width),
+        )
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        if self.look is not None and self.look_norm is not None and tokens is not None:
+            x = x + self.look(self.look_norm(x), tokens)
+        normed = self.attend_norm(x)
+        x = x + self.attend(normed, normed)
+        out: Tensor = x + self.think(x)
+        return out
+
+
+class Network(nn.Module):
+    """See the module. Inputs of `forward`: images uint8 [B, C, H, W, 3]; rays float32 [C, P, 6] from
+    `Rig.rays(config.patch_px)`; speed [B] m/s; yaw rate [B] rad/s; command int64 [B]."""
+
+    time_s: Tensor
+    reach_m: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, stem = config.width, config.stem_width
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, stem, 4, stride=4),
+            nn.ReLU(),
+            nn.Conv2d(stem, 2 * stem, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(2 * stem, width, config.patch_px // 8, stride=config.patch_px // 8),
+        )
+        self.ray = nn.Sequential(nn.Linear(6, width), nn.GELU(approximate="tanh"), nn.Linear(width, width))
+        self.token_blocks = nn.ModuleList(Block(width, config.heads, False) for _ in range(config.token_depth))
+        self.token_norm = nn.LayerNorm(width)
+        self.ego = nn.Sequential(nn.Linear(2, width), nn.GELU(approximate="tanh"), nn.Linear(width, width))
+        self.commands = nn.Parameter(torch.randn(COMMANDS, width))
+        self.latents = nn.Parameter(torch.randn(config.modes + config.latents, width))
+        self.blocks = nn.ModuleList(Block(width, config.heads, True) for _ in range(config.latent_depth))
+        self.norm = nn.LayerNorm(width)
+        self.mode = nn.Sequential(
+            nn.Linear(2 * width, 2 * width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(2 * width, 1 + 4 * PLAN_POINTS),
+        )
+        time_s = torch.arange(1, PLAN_POINTS + 1, dtype=torch.float32) * PLAN_STEP_S
+        self.register_buffer("time_s", time_s, persistent=False)
+        reach_m = 0.5 * ACCELERATION_UNIT_MPS2 * time_s**2 + 0.5 * time_s
+        self.register_buffer("reach_m", reach_m, persistent=False)
+
+    def forward(self, images: Tensor, rays: Tensor, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Output:
+        """Trajectories with confidence *logits*; `plan` turns them into probabilities."""
+        tokens = self._tokens(images, rays)
+        latents = self._latents(speed, yaw_rate, command)
+        for block in self.blocks:
+            latents = block(latents, tokens)
+        latents = self.norm(latents)
+        embedding = latents.mean(1)
+        per_mode = latents[:, 1 : 1 + self.config.modes]
+        ego = latents[:, :1].expand(-1, self.config.modes, -1)
+        return self._decode(self.mode(torch.cat([per_mode, ego], -1)), speed, embedding)
+
+    def plan(self, images: Tensor, rays: Tensor, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Output:
+        """As `forward`, confidences summing to 1 over the modes: what is exported and driven with."""
+        out = self(images, rays, speed, yaw_rate, command)
+        return Output(out.modes, out.confidence.softmax(-1), out.scale_m, out.embedding)
+
+    def _tokens(self, images: Tensor, rays: Tensor) -> Tensor:
+        pixels = images.flatten(0, 1).permute(0, 3, 1, 2).float() / 64.0 - 2.0
+        features = self.stem(pixels).flatten(2).transpose(1, 2)
+        tokens = features.view(images.shape[0], images.shape[1], *features.shape[1:]) + self.ray(rays)
+        tokens = tokens.flatten(1, 2)
+        for block in self.token_blocks:
+            tokens = block(tokens)
+        normed: Tensor = self.token_norm(tokens)
+        return normed
+
+    def _latents(self, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Tensor:
+        state = torch.stack([speed / SPEED_UNIT_MPS, yaw_rate / YAW_RATE_UNIT_RADPS], -1)
+        ego = self.ego(state) + self.commands[command]
+        return torch.cat([ego.unsqueeze(1), self.latents + 0.5 * ego.unsqueeze(1)], 1)
+
+    def _decode(self, raw: Tensor, speed: Tensor, embedding: Tensor) -> Output:
+        """Offsets from going straight on at constant speed, in units of what a vehicle can reach in the
+        time, so that all outputs of the last layer are of order one."""
+        offset, spread = raw[..., 1:].view(*raw.shape[:2], 2, PLAN_POINTS, 2).unbind(2)
+        straight = speed[:, None] * self.time_s
+        ahead = torch.stack([straight, torch.zeros_like(straight)], -1)
+        reach = self.reach_m[:, None]
+        scale_m = SMALLEST_SCALE_M + F.softplus(spread - 2.0) * reach
+        return Output(ahead.unsqueeze(1) + offset * reach, raw[..., 0], scale_m, embedding)

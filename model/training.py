@@ -1,0 +1,195 @@
+"""Behaviour cloning and fine-tuning. Deterministic for a seed and a number of threads, and resumable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.checkpoint import Checkpoint
+from model.config import NetworkConfig, TrainingConfig
+from model.data import Mixture, Samples, balanced
+from model.losses import imitation_loss
+from model.network import Network
+from model.rig import Rig
+
+Progress = Callable[[int, int, float], None]
+"""Called after each step with (steps done, steps in all, loss). Must not block for long."""
+Keep = Callable[[Checkpoint], None]
+"""Called with a checkpoint to resume from, every `keep_every` steps."""
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss became NaN or infinite: the run is worthless from here on and must not be retried as is."""
+
+
+class CannotResume(ValueError):
+    """The checkpoint to resume from is not one of this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a run reports, and where it goes on from."""
+
+    progress: Progress | None = None
+    keep: Keep | None = None
+    keep_every: int = 100
+    resume: Checkpoint | None = None
+    """What `keep` was last given by an earlier attempt at the same run."""
+
+
+NO_HOOKS = Hooks()
+
+
+def train(
+    samples: Samples,
+    rig: Rig,
+    network: NetworkConfig,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    hooks: Hooks = NO_HOOKS,
+) -> Checkpoint:
+    """Clones the behaviour in `samples` from scratch. Raises NonFiniteLoss, CannotResume, BadSamples."""
+    start = hooks.resume or initial(network, seed)
+    mixture = Mixture((balanced(samples, config.balance),), (1.0,), config.batch, seed)
+    return _optimise(start, mixture, rig, config, hooks)
+
+
+def initial(network: NetworkConfig, seed: int) -> Checkpoint:
+    """A freshly initialised model: it drives badly, but it drives."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Checkpoint(network, dict(Network(network).state_dict()))
+
+
+def fine_tune(
+    checkpoint: Checkpoint,
+    base: Samples,
+    clips: Samples,
+    rig: Rig,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    hooks: Hooks = NO_HOOKS,
+) -> Checkpoint:
+    """Teaches a finished model what is in `clips`, `config.replay_share` of each batch being replayed from
+    `base` so that it does not forget. Raises as `train`."""
+    parts = (balanced(base, config.balance), balanced(clips, config.balance))
+    mixture = Mixture(parts, (config.replay_share, 1 - config.replay_share), config.batch, seed)
+    return _optimise(hooks.resume or checkpoint.finished(), mixture, rig, config, hooks)
+
+
+def _optimise(start: Checkpoint, mixture: Mixture, rig: Rig, config: TrainingConfig, hooks: Hooks) -> Checkpoint:
+    if start.step > config.steps:
+        raise CannotResume(f"checkpoint is at step {start.step} of a run of {config.steps} steps")
+    net = start.build().train()
+    optimizer = _optimizer(net, config, start)
+    rays = torch.from_numpy(rig.rays(net.config.patch_px))
+    with _threads(config.threads):
+        for step in range(start.step, config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            cameras = seen_cameras(
+                len(rays), config.camera_dropout, np.random.default_rng([mixture.seed, step, 1])
+            )
+            loss = _loss(net, mixture.draw(step), rays, cameras)
+            _descend(net, optimizer, loss, config.largest_gradient)
+            _report(hooks, net, optimizer, (step + 1, config.steps), loss)
+    return _snapshot(net, optimizer, config.steps).finished()
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to zero at the last step."""
+    if step < config.warmup_steps:
+        return config.peak_rate * (step + 1) / (config.warmup_steps + 1)
+    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    return config.peak_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def seen_cameras(count: int, dropout: float, rng: np.random.Generator) -> list[int]:
+    """The cameras a batch is seen with: all, or with probability `dropout` all but one."""
+    lost = int(rng.integers(count)) if count > 1 and rng.random() < dropout else -1
+    return [camera for camera in range(count) if camera != lost]
+
+
+def _loss(net: Network, batch: Samples, rays: Tensor, cameras: list[int]) -> Tensor:
+    output = net(
+        torch.from_numpy(batch.images)[:, cameras],
+        rays[cameras],
+        torch.from_numpy(batch.speed_mps),
+        torch.from_numpy(batch.yaw_rate_radps),
+        torch.from_numpy(batch.command),
+    )
+    return imitation_loss(output, torch.from_numpy(batch.target)).total
+
+
+def _descend(net: Network, optimizer: torch.optim.Optimizer, loss: Tensor, largest_gradient: float) -> None:
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(net.parameters(), largest_gradient)
+    optimizer.step()
+
+
+def _report(
+    hooks: Hooks, net: Network, optimizer: torch.optim.Optimizer, at: tuple[int, int], loss: Tensor
+) -> None:
+    value, (done, steps) = float(loss.detach()), at
+    if not math.isfinite(value):
+        raise NonFiniteLoss(
+            f"loss is {value} after {done} of {steps} steps: lower peak_rate, or check the targets"
+        )
+    if hooks.progress is not None:
+        hooks.progress(done, steps, value)
+    if hooks.keep is not None and done % hooks.keep_every == 0 and done < steps:
+        hooks.keep(_snapshot(net, optimizer, done))
+
+
+def _optimizer(net: Network, config: TrainingConfig, start: Checkpoint) -> torch.optim.AdamW:
+    """AdamW; biases, norms and learnt tokens are not decayed."""
+    named = dict(net.named_parameters())
+    tokens = {id(net.latents), id(net.commands)}
+    matrices = [p for p in named.values() if p.ndim > 1 and id(p) not in tokens]
+    others = [p for p in named.values() if p.ndim < 2 or id(p) in tokens]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.peak_rate, betas=(0.9, 0.98), fused=True)
+    if not start.step:
+        return optimizer
+    wanted = {f"{name}.{moment}" for name in named for moment in _MOMENTS}
+    if set(start.optimizer) != wanted:
+        raise CannotResume(f"checkpoint at step {start.step} has no optimiser state: start the run again")
+    for name, parameter in named.items():
+        moments = {moment: start.optimizer[f"{name}.{moment}"].clone() for moment in _MOMENTS}
+        optimizer.state[parameter] = {"step": torch.tensor(float(start.step))} | moments
+    return optimizer
+
+
+def _snapshot(net: Network, optimizer: torch.optim.Optimizer, step: int) -> Checkpoint:
+    weights = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+    moments = {
+        f"{name}.{moment}": optimizer.state[parameter][moment].clone()
+        for name, parameter in net.named_parameters()
+        if optimizer.state[parameter]
+        for moment in _MOMENTS
+    }
+    return replace(Checkpoint(net.config, weights), step=step, optimizer=moments)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
