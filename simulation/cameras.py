@@ -10,7 +10,7 @@ from panda3d import core
 
 from model.rig import Rig
 from simulation import meshes
-from simulation.arrays import Bools, Floats, Images, Ints, chance
+from simulation.arrays import Bools, Floats, Images, chance
 from simulation.dynamics import Motion
 from simulation.panda import FAR_M, NEAR_M, Canvas, geometry, texture
 from simulation.roads import PERIOD_M, Roads
@@ -40,9 +40,7 @@ class Cameras:
         self._cars = [geometry(meshes.car(rgb)) for rgb in CAR_RGB]
         self._people = [geometry(meshes.person(rgb)) for rgb in COAT_RGB]
         self._brakes = geometry(meshes.brake_lamps())
-        self.views = [
-            _View(self, scene, Builder(scene, roads, row), row) for row, scene in enumerate(scenes)
-        ]
+        self.views = [_View(self, scene, Builder(scene, roads, row), row) for row, scene in enumerate(scenes)]
 
     def render(self, motion: Motion, s: Floats, time_s: float, lines: Lines, traffic: Traffic) -> Images:
         """Images [B, C, H, W, 3] of this instant, weather and sensor noise included."""
@@ -74,7 +72,9 @@ class Cameras:
                 node = view.cars[car]
                 if not _shown(node, bool(seen[row, car])):
                     continue
-                node.set_pos_hpr(x[row, car] - shift[row, 0], y[row, car] - shift[row, 1], 0, degrees[row, car], 0, 0)
+                node.set_pos_hpr(
+                    x[row, car] - shift[row, 0], y[row, car] - shift[row, 1], 0, degrees[row, car], 0, 0
+                )
                 view.wear(node, self._cars[paint[row, car]], code[row, car])
                 if car <= 1:
                     _shown(view.brakes[car], bool(braking[row, car]))
@@ -83,7 +83,9 @@ class Cameras:
         x, y, heading = self.roads.pose(traffic.person_s, traffic.person_d)
         seen = _visible(traffic.person_s, s)
         degrees = np.degrees(heading) + 90 * np.sign(traffic.person_v)
-        coat = (chance(traffic.seed[:, None], traffic.person_spawns, 21, np.arange(PEOPLE)) * len(COAT_RGB)).astype(int)
+        coat = (
+            chance(traffic.seed[:, None], traffic.person_spawns, 21, np.arange(PEOPLE)) * len(COAT_RGB)
+        ).astype(int)
         code = place_code(traffic.person_s)
         for row, view in enumerate(self.views):
             for person, node in enumerate(view.people):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.policy import PLAN_PERIOD_S, PLAN_POINTS, Observation, Plan, Policy
 from model.rig import Rig
 from simulation.arrays import Bools, Floats, Images, Ints, chance
-from simulation.expert import accelerations
+from simulation.expert import Ahead, accelerations
 from simulation.scenarios import Scene
 from simulation.world import Status, World
 
@@ -101,11 +101,9 @@ class Supervised:
         """Moves a reference speed as the expert would from here; it never stands where he would drive, so
         a policy that creeps or stands falls behind it."""
         w = self.world
-        cap = w.roads.at(w.roads.speed_cap, w.s)
-        slack = np.full(len(w), -STUCK_SLACK_M)
-        accel = np.inf * np.ones(len(w))
         v = np.maximum(self._reference_v, w.motion.speed)
-        accel = accelerations(v, w.limit, cap, w.obstacles(), 0.0, -slack).min(0)
+        ahead = Ahead(0.0, np.full(len(w), -STUCK_SLACK_M), w.roads.at(w.roads.speed_cap, w.s))
+        accel = accelerations(v, w.limit, w.obstacles(), ahead).min(0)
         self._reference_v = np.maximum(v + np.clip(accel, -6.0, 1.2) * PLAN_PERIOD_S, 0.0)
         self._expected_m[self._tick % STUCK_WINDOW] = self._reference_v * PLAN_PERIOD_S
 
@@ -155,9 +153,7 @@ class Exposure:
         return sum(self.disengagements.values())
 
     def __add__(self, other: Exposure) -> Exposure:
-        return Exposure(
-            self.km + other.km, self.hours + other.hours, self.disengagements + other.disengagements
-        )
+        return Exposure(self.km + other.km, self.hours + other.hours, self.disengagements + other.disengagements)
 
 
 @dataclass(frozen=True)
@@ -183,6 +179,7 @@ def drive(
     rig: Rig,
     seconds: float,
     seed: int,
+    *,
     on_frame: Frame | None = None,
     progress: Callable[[float], None] | None = None,
     batch: int = 64,
@@ -261,6 +258,7 @@ def record_expert(
     rig: Rig,
     seconds: float,
     seed: int,
+    *,
     perturb: Perturbation | None = Perturbation(),
     progress: Callable[[float], None] | None = None,
     batch: int = 64,
@@ -292,18 +290,12 @@ def record_expert(
                 if progress:
                     progress(at / n)
             metres += float(world.travelled_m.sum())
-    return _with_metres(out, metres)
+    return replace(out, metres=metres)
 
 
 def _frame_scenes(scenes: Sequence[Scene], steps: int, batch: int) -> list[Scene]:
     parts = [list(scenes[start : start + batch]) for start in range(0, len(scenes), batch)]
     return [scene for part in parts for scene in part * steps]
-
-
-def _with_metres(recording: Recording, metres: float) -> Recording:
-    from dataclasses import replace
-
-    return replace(recording, metres=metres)
 
 
 def _record(out: Recording, at: int, world: World, first: int) -> None:
@@ -318,7 +310,9 @@ def _disturb_start(world: World, p: Perturbation) -> None:
     draw = [chance(world.noise_seed, 200, i) for i in range(3)]
     low, high = p.start_speed
     world.displace(
-        (2 * draw[0] - 1) * p.start_lateral_m, (2 * draw[1] - 1) * p.start_heading_rad, low + (high - low) * draw[2]
+        (2 * draw[0] - 1) * p.start_lateral_m,
+        (2 * draw[1] - 1) * p.start_heading_rad,
+        low + (high - low) * draw[2],
     )
 
 

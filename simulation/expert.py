@@ -50,19 +50,40 @@ class Obstacles:
     person_gap: Floats
 
 
-def accelerations(v: Floats, wish: Floats, curve: Floats, o: Obstacles, t: float, moved: Floats) -> Floats:
-    """What each rule would have the vehicle do after `t` seconds and `moved` metres, [len(RULES), B], m/s².
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """Where B vehicles are on their roads, [B] each: the expert's starting point."""
 
-    `wish` is the speed limit, `curve` the fastest comfortable speed there. Others are forecast at constant
-    speed, lines and people as standing.
-    """
-    free = 1.6 * (1 - (v / wish) ** 4)
+    s: Floats
+    d: Floats
+    heading_error: Floats
+    v: Floats
+    limit: Floats
+    """Speed limit."""
+    lane_d: Floats
+    """Middle of the lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """An instant of a forecast."""
+
+    t_s: float
+    moved_m: Floats
+    curve_mps: Floats
+    """The fastest comfortable speed there."""
+
+
+def accelerations(v: Floats, limit: Floats, o: Obstacles, ahead: Ahead) -> Floats:
+    """What each rule would have a vehicle at speed `v` do, [len(RULES), B], m/s². Others are forecast at
+    constant speed, lines and people as standing."""
+    t, moved = ahead.t_s, ahead.moved_m
     return np.stack(
         [
-            np.clip(free, -3.0, 1.6),
-            np.clip((curve - v) / 0.5, -3.0, 1.6),
-            idm(v, wish, o.lead_gap + o.lead_v * t - moved, o.lead_v),
-            idm(v, wish, o.cut_in_gap + o.cut_in_v * t - moved, o.cut_in_v),
+            np.clip(1.6 * (1 - (v / limit) ** 4), -3.0, 1.6),
+            np.clip((ahead.curve_mps - v) / 0.5, -3.0, 1.6),
+            idm(v, limit, o.lead_gap + o.lead_v * t - moved, o.lead_v),
+            idm(v, limit, o.cut_in_gap + o.cut_in_v * t - moved, o.cut_in_v),
             stopping(v, o.sign_gap - moved - 1.0),
             stopping(v, o.light_gap - moved - 1.0),
             stopping(v, o.person_gap - moved - 3.0),
@@ -70,21 +91,20 @@ def accelerations(v: Floats, wish: Floats, curve: Floats, o: Obstacles, t: float
     )
 
 
-def plan(
-    roads: Roads, s: Floats, d: Floats, heading_error: Floats, v: Floats, wish: Floats, lane_d: Floats, o: Obstacles
-) -> ExpertPlan:
-    """The expert's plan from Frenet states [B]."""
-    travelled, rule = forecast(roads, s, v, wish, o)
-    return ExpertPlan(_path(roads, s, d, heading_error, v, lane_d, travelled), rule)
+def plan(roads: Roads, driver: Driver, obstacles: Obstacles) -> ExpertPlan:
+    """The expert's plan."""
+    travelled, rule = forecast(roads, driver, obstacles)
+    return ExpertPlan(_path(roads, driver, travelled), rule)
 
 
-def forecast(roads: Roads, s: Floats, v: Floats, wish: Floats, o: Obstacles) -> tuple[Floats, Ints]:
+def forecast(roads: Roads, driver: Driver, obstacles: Obstacles) -> tuple[Floats, Ints]:
     """Metres travelled at each waypoint, [B, T], and the rule that binds now, [B]."""
-    dt = PLAN_STEP_S / SUBSTEPS
+    dt, s, v = PLAN_STEP_S / SUBSTEPS, driver.s, driver.v
     travelled = np.empty((len(s), PLAN_POINTS))
     moved, rule = np.zeros_like(s), np.zeros(len(s), np.int64)
     for k in range(PLAN_POINTS * SUBSTEPS):
-        accels = accelerations(v, wish, roads.at(roads.speed_cap, s + moved), o, k * dt, moved)
+        ahead = Ahead(k * dt, moved, roads.at(roads.speed_cap, s + moved))
+        accels = accelerations(v, driver.limit, obstacles, ahead)
         accel = accels.min(0)
         if k == 0:
             rule = np.where(accel < accels[KEEP_LANE] - 0.2, accels.argmin(0), KEEP_LANE)
@@ -95,17 +115,16 @@ def forecast(roads: Roads, s: Floats, v: Floats, wish: Floats, o: Obstacles) -> 
     return travelled, rule
 
 
-def _path(
-    roads: Roads, s: Floats, d: Floats, error: Floats, v: Floats, lane_d: Floats, travelled: Floats
-) -> NDArray[np.float32]:
+def _path(roads: Roads, driver: Driver, travelled: Floats) -> NDArray[np.float32]:
     """Back to the middle of the lane along a cubic that leaves with the vehicle's own heading."""
-    length = np.maximum(1.6 * v, 7.0)[:, None]
+    length = np.maximum(1.6 * driver.v, 7.0)[:, None]
     u = np.minimum(travelled / length, 1.0)
-    offset, slope = (d - lane_d)[:, None], np.tan(np.clip(error, -0.7, 0.7))[:, None] * length
+    offset = (driver.d - driver.lane_d)[:, None]
+    slope = np.tan(np.clip(driver.heading_error, -0.7, 0.7))[:, None] * length
     shape = offset * (2 * u**3 - 3 * u**2 + 1) + slope * (u**3 - 2 * u**2 + u)
-    x, y, heading = roads.pose(s, d)
-    px, py, _ = roads.pose(s[:, None] + travelled, lane_d[:, None] + shape)
-    dx, dy, own = px - x[:, None], py - y[:, None], (heading + error)[:, None]
+    x, y, heading = roads.pose(driver.s, driver.d)
+    px, py, _ = roads.pose(driver.s[:, None] + travelled, driver.lane_d[:, None] + shape)
+    dx, dy, own = px - x[:, None], py - y[:, None], (heading + driver.heading_error)[:, None]
     ahead, left = dx * np.cos(own) + dy * np.sin(own), -dx * np.sin(own) + dy * np.cos(own)
     return np.stack([ahead, left], -1).astype(np.float32)
 

@@ -100,7 +100,9 @@ def boxes(at: Frames, centre: ArrayLike, size: ArrayLike, rgb: ArrayLike, tile: 
     count = len(at.x)
     middle = np.broadcast_to(np.asarray(centre, float), (count, 3))[:, None, :]
     extent = np.broadcast_to(np.asarray(size, float), (count, 3))[:, None, :]
-    unit = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0], [-1, -1, 2], [1, -1, 2], [1, 1, 2], [-1, 1, 2]])
+    unit = np.array(
+        [[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0], [-1, -1, 2], [1, -1, 2], [1, 1, 2], [-1, 1, 2]]
+    )
     corner = at.place(middle + unit * extent / 2)
     colour = at.paint(rgb)[:, None, :] * np.concatenate(
         [np.repeat(_FACE_LIGHT[:, None], 3, 1), np.ones((5, 1))], 1
@@ -133,11 +135,11 @@ def rectangle(width_m: float, height_m: float) -> Floats:
     return np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [width_m / 2, height_m / 2]
 
 
-def grid(x: Floats, y: Floats, z: Floats, rgb: Floats, code: float, tile: NDArray[np.int64]) -> Mesh:
+def grid(x: Floats, y: Floats, rgb: Floats, tile: NDArray[np.int64]) -> Mesh:
     """A ribbon of ground: corner points [S + 1, K + 1] along and across (leftwards), colours [S, K, 3]."""
-    points = np.stack([x, y, z], -1)
+    points = np.stack([x, y, np.zeros_like(x)], -1)
     corners = np.stack([points[:-1, :-1], points[1:, :-1], points[1:, 1:], points[:-1, 1:]], 2)
-    colour = np.concatenate([rgb, np.full((*rgb.shape[:2], 1), code)], -1)
+    colour = np.concatenate([rgb, np.full((*rgb.shape[:2], 1), GROUND + 1.0)], -1)
     return Mesh(corners.reshape(-1, 4, 3), colour.reshape(-1, 4), tile.reshape(-1))
 
 
@@ -146,9 +148,7 @@ def car(rgb: ArrayLike) -> Mesh:
     rear, front = [-2.32, 0, 0], [2.32, 0, 0]
     lamps = [plates(ORIGIN, [rear[0], y, 0.85], rectangle(0.35, 0.22), (EMISSIVE, 14, 14)) for y in (-0.7, 0.7)]
     backwards = Frames(ORIGIN.x, ORIGIN.y, np.full(1, np.pi), ORIGIN.code)
-    heads = [
-        plates(backwards, [-front[0], y, 0.7], rectangle(0.4, 0.25), (255, 255, 225)) for y in (-0.65, 0.65)
-    ]
+    heads = [plates(backwards, [-front[0], y, 0.7], rectangle(0.4, 0.25), (255, 255, 225)) for y in (-0.65, 0.65)]
     return join(
         [
             boxes(ORIGIN, [0, 0, 0.15], [4.3, 1.75, 0.3], (28, 28, 30)),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from panda3d import core
 
 from simulation.arrays import Images
-from simulation.meshes import VERTEX, Mesh, atlas
+from simulation.meshes import Mesh, atlas
 
 core.loadPrcFileData(
     "fleetwheel",
@@ -29,14 +28,14 @@ def geometry(mesh: Mesh) -> core.GeomNode:
     vertices = mesh.vertices()
     data = core.GeomVertexData("mesh", core.GeomVertexFormat.get_v3c4t2(), core.Geom.UH_static)
     data.unclean_set_num_rows(len(vertices))
-    memoryview(data.modify_array(0)).cast("B")[:] = memoryview(vertices).cast("B")
+    memoryview(data.modify_array(0)).cast("B")[:] = vertices.data.cast("B")
     quads = np.arange(len(vertices), dtype=np.uint32).reshape(-1, 4)
     index = np.ascontiguousarray(quads[:, [0, 1, 2, 0, 2, 3]]).reshape(-1)
     triangles = core.GeomTriangles(core.Geom.UH_static)
     triangles.set_index_type(core.Geom.NT_uint32)
     handle = triangles.modify_vertices()
     handle.unclean_set_num_rows(len(index))
-    memoryview(handle).cast("B")[:] = memoryview(index).cast("B")
+    memoryview(handle).cast("B")[:] = index.data.cast("B")
     geom = core.Geom(data)
     geom.add_primitive(triangles)
     node = core.GeomNode("mesh")
@@ -79,7 +78,7 @@ class Canvas:
         )
         self._buffer.set_clear_color_active(False)
 
-    def _open(self) -> Any:
+    def _open(self) -> core.GraphicsOutput:
         pipe = core.GraphicsPipeSelection.get_global_ptr().make_module_pipe("p3tinydisplay")
         if pipe is None:
             raise NoRenderer("Panda3D's p3tinydisplay is missing: install the panda3d wheel of this project")
@@ -88,9 +87,7 @@ class Canvas:
         properties.set_alpha_bits(8)
         properties.set_depth_bits(24)
         size = core.WindowProperties.size(*self.size_px)
-        buffer = self._engine.make_output(
-            pipe, "canvas", 0, properties, size, core.GraphicsPipe.BF_refuse_window
-        )
+        buffer = self._engine.make_output(pipe, "canvas", 0, properties, size, core.GraphicsPipe.BF_refuse_window)
         if buffer is None:
             raise NoRenderer(f"no offscreen buffer of {self.size_px[0]}x{self.size_px[1]} px could be opened")
         return buffer

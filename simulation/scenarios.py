@@ -164,9 +164,7 @@ def _shares(mix: Mapping[str, float], count: int) -> list[int]:
 
 def _line_kinds(condition: Condition, rng: np.random.Generator) -> Ints:
     stop, light = condition.stop_probability, condition.light_probability
-    return rng.choice(
-        [STOP_LINE, LIGHT_LINE, NO_LINE], LINES, p=[stop, light, 1 - stop - light]
-    ).astype(np.int64)
+    return rng.choice([STOP_LINE, LIGHT_LINE, NO_LINE], LINES, p=[stop, light, 1 - stop - light]).astype(np.int64)
 
 
 def _roadside(

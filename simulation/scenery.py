@@ -6,13 +6,37 @@ import numpy as np
 
 from simulation.arrays import Floats, Ints
 from simulation.meshes import (
-    ASPHALT, CODES, GRASS, GROUND, HEADS, LAMP_SPACING_M, LEAVES, PLAIN, WINDOWS,
-    Frames, Mesh, boxes, grid, join, plates, polygon, rectangle,
-)  # fmt: skip
+    ASPHALT,
+    CODES,
+    GRASS,
+    GROUND,
+    HEADS,
+    LAMP_SPACING_M,
+    LEAVES,
+    PLAIN,
+    WINDOWS,
+    Frames,
+    Mesh,
+    boxes,
+    grid,
+    join,
+    plates,
+    polygon,
+    rectangle,
+)
 from simulation.roads import PERIOD_M, Roads
 from simulation.scenarios import (
-    BOARD, HOUSE, LIGHT_LINE, LIMIT_SIGN, NO_LINE, PARKED, POST, STOP_LINE, TREE, Scene,
-)  # fmt: skip
+    BOARD,
+    HOUSE,
+    LIGHT_LINE,
+    LIMIT_SIGN,
+    NO_LINE,
+    PARKED,
+    POST,
+    STOP_LINE,
+    TREE,
+    Scene,
+)
 
 PIECES = 24
 PIECE_M = PERIOD_M / PIECES
@@ -52,9 +76,7 @@ class Builder:
         ground = self._ground()
         things = join([self._roadside(), self._signs(), self._lights()])
         place = (things.colour[:, 3] - 2) / CODES * PIECES
-        cut = [
-            join([ground[i], things.take((place >= i) & (place < i + 1))]) for i in range(PIECES)
-        ]
+        cut = [join([ground[i], things.take((place >= i) & (place < i + 1))]) for i in range(PIECES)]
         return [Mesh(mesh.corners, self._lit(mesh.colour), mesh.tile) for mesh in cut]
 
     def _lit(self, colour: Floats) -> Floats:
@@ -72,7 +94,7 @@ class Builder:
             at = self.frames(np.repeat(s, len(edges)), np.tile(edges, len(s)))
             shape = (len(s), len(edges))
             rgb, tile = self._paint((s[1:] + s[:-1]) / 2, scene)
-            pieces.append(grid(at.x.reshape(shape), at.y.reshape(shape), np.zeros(shape), rgb, GROUND + 1, tile))
+            pieces.append(grid(at.x.reshape(shape), at.y.reshape(shape), rgb, tile))
         return pieces
 
     def _stations(self, piece: int) -> Floats:
@@ -87,8 +109,8 @@ class Builder:
         region = scene.region
         right = [GRASS_RGB, WALK_RGB, SHOULDER_RGB, region.edge_line, ASPHALT_RGB, region.centre_line]
         rgb = np.tile(np.array([*right, *right[::-1]], float), (len(s), 1, 1))
-        tile = np.tile([GRASS, PLAIN, ASPHALT, PLAIN, ASPHALT, PLAIN] + [PLAIN, ASPHALT, PLAIN, ASPHALT, PLAIN, GRASS],
-                       (len(s), 1))  # fmt: skip
+        tiles = [GRASS, PLAIN, ASPHALT, PLAIN, ASPHALT, PLAIN]
+        tile = np.tile(np.array([*tiles, *tiles[::-1]]), (len(s), 1))
         if region.centre_line[2] > 100:
             rgb[(s // STATION_M) % 2 == 1, 5:7] = ASPHALT_RGB
         lane = 4 if region.side > 0 else 7

@@ -177,7 +177,7 @@ class Traffic:
     def _oncoming_speed(self) -> Floats:
         mood = 0.7 + 0.3 * chance(self.seed[:, None], self.spawns[:, ONCOMING:], 5)
         cap = self.roads.at(self.roads.speed_cap, self.car_s[:, ONCOMING:])
-        return -np.minimum(mood * self.limit[:, None], cap)
+        return np.asarray(-np.minimum(mood * self.limit[:, None], cap))
 
     def _walk(self, dt_s: float, ego_s: Floats, ego_v: Floats) -> None:
         distance = self.person_s - ego_s[:, None] - 3.8

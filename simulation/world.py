@@ -10,14 +10,26 @@ from numpy.typing import NDArray
 
 from model.policy import FOLLOW, PLAN_PERIOD_S, PLAN_POINTS, Observation
 from model.rig import Rig
-from simulation import expert, traffic
+from simulation import expert
 from simulation.arrays import Bools, Floats, Ints, chance
 from simulation.cameras import Cameras
 from simulation.dynamics import FRONT_M, REAR_M, Motion, advance, control
-from simulation.expert import ExpertPlan, Obstacles, present
+from simulation.expert import Driver, ExpertPlan, Obstacles, present
+from simulation.metrics import NEVER_S, time_to_collision
 from simulation.roads import Roads
 from simulation.scenarios import LIGHT_LINE, STOP_LINE, Scene
-from simulation.traffic import CAR_LENGTH_M, CUT_IN, FAR_M, LEAD, MERGING, ONCOMING, RED, Lines, Traffic
+from simulation.traffic import (
+    CAR_LENGTH_M,
+    CAR_WIDTH_M,
+    CUT_IN,
+    FAR_M,
+    LEAD,
+    MERGING,
+    ONCOMING,
+    RED,
+    Lines,
+    Traffic,
+)
 
 PHYSICS_S = 0.1
 """Physics steps at 10 Hz."""
@@ -112,10 +124,7 @@ class World:
     def expert(self) -> ExpertPlan:
         """The privileged expert's plan from here; computed once per step."""
         if self._expert is None:
-            self._expert = expert.plan(
-                self.roads, self.s, self.d, self.heading_error, self.motion.speed, self.limit, self.lane_d,
-                self.obstacles(),
-            )  # fmt: skip
+            self._expert = expert.plan(self.roads, self.driver(), self.obstacles())
         return self._expert
 
     def step(self, trajectory: NDArray[np.float32]) -> None:
@@ -140,6 +149,10 @@ class World:
         self.motion.speed = self.motion.speed * speed_factor
         self._locate()
         self._expert = None
+
+    def driver(self) -> Driver:
+        """Where the vehicles are on their roads."""
+        return Driver(self.s, self.d, self.heading_error, self.motion.speed, self.limit, self.lane_d)
 
     def obstacles(self) -> Obstacles:
         """What binds the expert's speed."""
@@ -231,14 +244,13 @@ class World:
     def _times_to_collision(self) -> tuple[Floats, Floats]:
         t, v = self.traffic, self.motion.speed
         rear = t.car_s - CAR_LENGTH_M / 2 - self.front_s[:, None]
-        beside = np.abs(t.car_d - self.d[:, None]) < traffic.CAR_WIDTH_M
+        beside = np.abs(t.car_d - self.d[:, None]) < CAR_WIDTH_M
         mine = beside & (rear > -CAR_LENGTH_M - FRONT_M - REAR_M)
-        closing = v[:, None] - t.car_v
-        reach = np.where(mine & (closing > 0.2), np.maximum(rear, 0.0) / np.maximum(closing, 0.2), 99.0)
-        reach = np.where(mine & (rear < 0.2), 0.0, reach)
-        gap = np.where(t.person_matters(), t.person_s - self.front_s[:, None], FAR_M)
-        person = np.where((gap > -2.0) & (v > 1.0)[:, None], np.maximum(gap, 0) / np.maximum(v, 1.0)[:, None], 99.0)
-        return np.minimum(reach.min(1), 99.0), np.minimum(person.min(1), 99.0)
+        cars = np.where(mine, time_to_collision(rear - 0.2, v[:, None], t.car_v), NEVER_S)
+        gap = t.person_s - self.front_s[:, None]
+        at_risk = t.person_matters() & (gap > -2.0) & (v > 1.0)[:, None]
+        people = np.where(at_risk, time_to_collision(gap, v[:, None], 0.0), NEVER_S)
+        return cars.min(1), people.min(1)
 
     def _tags(self) -> dict[str, Bools]:
         t, front = self.traffic, self.front_s
