@@ -1,0 +1,1 @@
+"""Candidate and champion on the same held-out frames and worlds."""

@@ -1,0 +1,114 @@
+"""Samples to learn from: built from archived clips, and kept as files that are read in place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from jobs.label import ClipLabels
+from jobs.step import Progress
+from model.data import BadSamples, Samples, check, empty
+from registry.clips import read_clip
+from registry.datasets import DatasetClip
+from registry.store import Store
+
+_ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
+_TYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64, "I32": np.int32}
+
+
+def from_clips(
+    store: Store,
+    clips: Sequence[DatasetClip],
+    labels: Mapping[str, ClipLabels],
+    progress: Progress,
+    most: int = 2**31,
+) -> Samples:
+    """The labelled frames of clips, at most `most`, each weighted as its clip is; memory is taken at once.
+    Raises BadSamples where there is none, and what the store and the reader raise."""
+    chosen = [c for c in clips if c.clip_id in labels and labels[c.clip_id].valid.any()]
+    room = min(most, sum(int(labels[c.clip_id].valid.sum()) for c in chosen))
+    whole: Samples | None = None
+    at = 0
+    for number, clip in enumerate(chosen):
+        frames, label = read_clip(store.get(clip.sha256), clip.clip_id), labels[clip.clip_id]
+        if whole is None:
+            whole = empty(room, *frames.images.shape[1:4])
+        kept = np.flatnonzero(label.valid)[: room - at]
+        rows = slice(at, at + len(kept))
+        whole.images[rows] = frames.images[kept]
+        whole.speed_mps[rows], whole.yaw_rate_radps[rows] = frames.speed_mps[kept], frames.yaw_rate_radps[kept]
+        whole.command[rows], whole.target[rows] = frames.command[kept], label.target[kept]
+        whole.weight[rows], whole.source[rows] = clip.weight, number
+        at += len(kept)
+        progress(number + 1, len(chosen), "clips read")
+    if whole is None:
+        raise BadSamples(f"none of {len(clips)} clips has a labelled frame")
+    samples = replace(whole, sources=tuple(c.clip_id for c in chosen))
+    check(samples)
+    return samples
+
+
+def save(samples: Samples, path: Path) -> None:
+    """Write a samples file (safetensors)."""
+    arrays = {name: np.ascontiguousarray(getattr(samples, name)) for name in _ARRAYS}
+    save_file(arrays, path, {"sources": json.dumps(samples.sources)})
+
+
+def open_file(path: Path) -> Samples:
+    """Samples of a file, read in place: frames come from the disk when they are drawn. Raises BadSamples."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header: dict[str, Any] = json.loads(file.read(length))
+        arrays = {name: _array(path, 8 + length, header[name]) for name in _ARRAYS}
+        sources = tuple(json.loads(header["__metadata__"]["sources"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadSamples(f"{path} is not a samples file: {error}") from error
+    samples = Samples(**arrays, sources=sources)
+    check(samples)
+    return samples
+
+
+def fetch(store: Store, sha256s: Iterable[str], folder: Path) -> list[Samples]:
+    """Samples files of the store, by way of a local cache that is safe to share and to lose."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for sha256 in sha256s:
+        path = folder / f"{sha256}.safetensors"
+        if not path.exists():
+            store.get_file(sha256, path)
+        parts.append(open_file(path))
+    return parts
+
+
+def subset(parts: Sequence[Samples], most: int, seed: int) -> Samples:
+    """At most `most` frames of all parts, drawn evenly and copied to memory, in their order."""
+    total = sum(map(len, parts))
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.permutation(total)[:most])
+    edges = np.concatenate([[0], np.cumsum([len(p) for p in parts])])
+    whole = empty(len(chosen), *parts[0].images.shape[1:4])
+    names = tuple(dict.fromkeys(name for p in parts for name in p.sources))
+    at = 0
+    for part, low, high in zip(parts, edges[:-1], edges[1:], strict=True):
+        rows = chosen[(chosen >= low) & (chosen < high)] - low
+        for name in _ARRAYS[:-1]:
+            getattr(whole, name)[at : at + len(rows)] = getattr(part, name)[rows]
+        numbers = np.array([names.index(n) for n in part.sources], np.int32)
+        whole.source[at : at + len(rows)] = numbers[part.source[rows]]
+        at += len(rows)
+    return replace(whole, sources=names)
+
+
+def _array(path: Path, offset: int, entry: Mapping[str, Any]) -> NDArray[Any]:
+    shape, begin = tuple(entry["shape"]), int(entry["data_offsets"][0])
+    if 0 in shape:
+        return np.zeros(shape, _TYPES[entry["dtype"]])
+    return np.memmap(path, _TYPES[entry["dtype"]], "r", offset + begin, shape)
