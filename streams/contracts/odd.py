@@ -36,7 +36,8 @@ _PARTS = re.compile(r"[^a-z0-9]+")
 
 
 def drive_side(region: str) -> str:
-    """ "left", "right" or "unknown": the side that traffic keeps to. A region is an ISO 3166 code ("gb", "us-ca") or says it ("left_mph")."""
+    """The side that traffic keeps to: "left", "right" or "unknown". A region is an ISO 3166 code, perhaps with a
+    subdivision ("gb", "us-ca"), or says its side ("left_mph")."""
     parts = _PARTS.split(region.lower())
     if "left" in parts or parts[0] in KEEPS_LEFT:
         return "left"
