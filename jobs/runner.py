@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 
 import msgspec
 
@@ -44,7 +45,7 @@ class Worker:
 
     context: JobContext
     clock: Clock = field(default_factory=SystemClock)
-    catalog: Mapping[str, Sequence[Step]] = CATALOG
+    catalog: Mapping[str, Sequence[Step]] = field(default_factory=lambda: CATALOG)
     launch: Launcher = run_step
     watch: Watch = nobody
     name: str = "local"
@@ -115,17 +116,18 @@ class Worker:
 
     def _attempts(self, step: Step, request: JobRequested, inputs: Mapping[str, Json]) -> tuple[Json, int]:
         wait_s = self.context.retry_seconds
-        for attempt in range(1, step.retries + 1):
+        for attempt in count(1):
             try:
                 return self._once(step, request, inputs), attempt
+            except StepFailed as error:
+                raise StepFailed(f"{step.name}: {error}") from error
             except (StepRetry, Retry) as error:
+                if attempt > step.retries:
+                    raise StepFailed(f"{step.name}: {error} ({attempt} attempts)") from error
                 self.watch(step.name, 0, 1, f"again in {wait_s:.1f} s: {error}")
             self.sleep(wait_s)
             wait_s *= 2
-        try:
-            return self._once(step, request, inputs), step.retries + 1
-        except (StepRetry, Retry) as error:
-            raise StepFailed(f"{step.name}: {error} ({step.retries + 1} attempts)") from error
+        raise AssertionError("count() ends never")
 
     def _once(self, step: Step, request: JobRequested, inputs: Mapping[str, Json]) -> Json:
         def progress(done: int, of: int, what: str) -> None:

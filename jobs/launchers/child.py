@@ -59,7 +59,7 @@ def _answer(task: Task, answers: BinaryIO) -> Answer:
         return Answer(result=function(bytes(task.argument), progress))
     except Exception as error:
         traceback.print_exc()
-        return Answer(error=str(as_job_error(name, error)), transient=isinstance(error, TRANSIENT))
+        return Answer(error=str(as_job_error(error)), transient=isinstance(error, TRANSIENT))
 
 
 def _end_with_parent() -> None:

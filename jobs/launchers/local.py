@@ -17,7 +17,7 @@ from msgspec import Struct
 from jobs.context import JobContext
 from jobs.errors import JobError, StepFailed, StepRetry
 from jobs.step import Json, Progress, Step, Work, perform
-from registry.errors import Retry
+from registry.errors import RegistryError, Retry
 from streams.contracts.jobs import JobRequested
 
 CHILD_ENVIRONMENT: Mapping[str, str] = {
@@ -81,14 +81,13 @@ def run_inline(step: Step, work: Work) -> Json:
     try:
         return perform(step, work)
     except Exception as error:
-        raise as_job_error(step.name, error) from error
+        raise as_job_error(error) from error
 
 
-def as_job_error(what: str, error: Exception) -> JobError:
+def as_job_error(error: Exception) -> JobError:
     """The reaction an error asks for: retry for what is transient, else stop."""
-    kind = "" if isinstance(error, JobError) else f"{type(error).__name__}: "
-    named = StepRetry if isinstance(error, TRANSIENT) else StepFailed
-    return named(f"{what}: {kind}{error}")
+    said = str(error) if isinstance(error, JobError | RegistryError) else f"{type(error).__name__}: {error}"
+    return StepRetry(said) if isinstance(error, TRANSIENT) else StepFailed(said)
 
 
 def call(function: str, argument: Struct, log: Path, progress: Progress, hold: Path | None = None) -> Json:

@@ -1,0 +1,237 @@
+"""The worker: goes on where it stopped, repeats what asks for it, ends with a reason."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jobs.catalog import CATALOG
+from jobs.context import JobContext, Places, Settings, from_json, to_json
+from jobs.errors import JobBusy
+from jobs.launchers.local import run_inline, run_step
+from jobs.record import JobRecord
+from jobs.runner import Worker, only_worker, reopen
+from jobs.step import Json, Step, Work, job_folder
+from registry.store import Store
+from streams.contracts.clock import VirtualClock
+from streams.contracts.codec import Message
+from streams.contracts.ids import digest
+from streams.contracts.jobs import JobFinished, JobRequested, JobStarted
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NOW_NS = 1_700_000_000_000_000_000
+
+
+def context(folder: Path) -> JobContext:
+    names = ("store", "clips.db", "lineage.db", "mlflow.db", "releases", "keys", "scratch")
+    return JobContext(Places(*(str(folder / n) for n in names)), retry_seconds=0.0)
+
+
+def request(kind: str = "test", clips: Sequence[str] = ("c1",)) -> JobRequested:
+    return JobRequested(digest(kind, *clips), kind, NOW_NS, "m-1", "quick", list(clips))
+
+
+def step(name: str, function: str = "count", needs: tuple[str, ...] = (), **more: bool) -> Step:
+    return Step(name, f"tests.job_steps:{function}", needs, **more)
+
+
+class Bench:
+    """A worker that counts what it launches and keeps what it says."""
+
+    def __init__(self, folder: Path, *steps: Step, launch: Callable[[Step, Work], Json] = run_inline) -> None:
+        self.context = context(folder)
+        self.launched: list[str] = []
+        self.said: list[Message] = []
+        self.seen: list[tuple[str, int, int, str]] = []
+        self._launch = launch
+        self.worker = Worker(
+            self.context,
+            VirtualClock(NOW_NS),
+            {"test": steps},
+            self._count,
+            watch=lambda *seen: self.seen.append(seen),
+            sleep=lambda _: None,
+        )
+
+    def _count(self, step: Step, work: Work) -> Json:
+        self.launched.append(step.name)
+        return self._launch(step, work)
+
+    def run(self, asked: JobRequested | None = None) -> JobFinished:
+        return self.worker.run(asked or request(), self.said.append)
+
+
+def test_a_job_runs_its_steps_and_a_repeated_request_costs_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, step("a"), step("b", needs=("a",)), step("c", needs=("a", "b")))
+    finished = bench.run()
+    assert (finished.verdict, bench.launched) == ("pass", ["a", "b", "c"])
+    assert bench.run() == finished
+    assert bench.launched == ["a", "b", "c"]
+    assert [type(m) for m in bench.said] == [JobStarted, JobFinished, JobFinished]
+    record = JobRecord(Store(bench.context.places.store), request().fingerprint)
+    done = record.step("c")
+    assert done is not None
+    assert done.result["value"] == 4
+
+
+def test_an_interrupted_job_goes_on_at_the_first_unfinished_step(tmp_path: Path) -> None:
+    steps = (step("a"), step("b", needs=("a",)), step("c", needs=("b",)))
+
+    def interrupt(step: Step, work: Work) -> Json:
+        if step.name == "b":
+            raise KeyboardInterrupt
+        return run_inline(step, work)
+
+    with pytest.raises(KeyboardInterrupt):
+        Bench(tmp_path, *steps, launch=interrupt).run()
+    bench = Bench(tmp_path, *steps)
+    assert bench.run().verdict == "pass"
+    assert bench.launched == ["b", "c"]
+
+
+def test_changed_settings_and_versions_make_results_anew(tmp_path: Path) -> None:
+    failing = (step("a"), step("b", needs=("a",)), step("bad", "broken"))
+    first = Bench(tmp_path, *failing)
+    assert first.run().verdict == "error"
+    reopen(first.context, request().fingerprint)
+    again = Bench(tmp_path, failing[0], Step("b", failing[1].run, ("a",), version=2), failing[2])
+    again.run()
+    assert again.launched == ["b", "bad"]
+    reopen(first.context, request().fingerprint)
+    other = Bench(tmp_path, *failing)
+    changed = msgspec.structs.replace(other.context, settings=Settings(seed=5))
+    other.worker = Worker(changed, VirtualClock(NOW_NS), {"test": failing}, other._count, sleep=lambda _: None)
+    other.run()
+    assert other.launched == ["a", "b", "bad"]
+
+
+def test_what_asks_for_a_retry_is_retried(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, step("f", "flaky"))
+    assert bench.run().verdict == "pass"
+    assert bench.launched == ["f", "f", "f"]
+    assert [s for s in bench.seen if "again in" in s[3]]
+    given_up = Bench(tmp_path / "2", Step("f", "tests.job_steps:flaky", retries=1))
+    finished = given_up.run()
+    assert (finished.verdict, finished.reasons) == ("error", ["f: the disk is busy (2 attempts)"])
+
+
+def test_what_can_never_succeed_ends_the_job_with_its_reason(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, step("a"), step("x", "broken"))
+    finished = bench.run()
+    assert finished.verdict == "error"
+    assert finished.reasons == ["x: ValueError: frame 7 of 'c1' is not finite"]
+    assert bench.launched == ["a", "x"]
+    assert bench.run() == finished  # told again, not tried again
+    assert bench.launched == ["a", "x"]
+    (job_folder(bench.context, request().fingerprint) / "repaired").touch()
+    assert reopen(bench.context, request().fingerprint)
+    assert bench.run().verdict == "pass"
+    assert bench.launched == ["a", "x", "x"]
+    assert not reopen(bench.context, request().fingerprint)
+
+
+def test_a_verdict_ends_the_job_only_where_the_catalog_says_so(tmp_path: Path) -> None:
+    steps = (step("gate", "refuses"), step("after"), step("end", "refuses", ends=True), step("never"))
+    bench = Bench(tmp_path, *steps)
+    finished = bench.run()
+    assert (finished.verdict, finished.reasons) == ("fail", ["worse in fog"])
+    assert bench.launched == ["gate", "after", "end"]
+
+
+def test_an_unknown_kind_is_an_error_that_names_the_known(tmp_path: Path) -> None:
+    finished = Bench(tmp_path, step("a")).run(request("dance"))
+    assert finished.verdict == "error"
+    assert finished.reasons == ["there is no job kind 'dance', only test"]
+
+
+def test_a_job_is_run_by_one_worker_at_a_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, step("a"))
+    with only_worker(bench.context, request().fingerprint), pytest.raises(JobBusy, match="another worker"):
+        bench.run()
+    assert bench.run().verdict == "pass"
+
+
+def test_a_later_request_for_more_clips_supersedes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, step("a"))
+    few, more, other = request(clips=["c1"]), request(clips=["c1", "c2"]), request(clips=["c3"])
+    ends = bench.worker.run_all([few, more, other], bench.said.append)
+    assert [e.verdict for e in ends] == ["superseded", "pass", "pass"]
+    assert ends[0].reasons == [f"job {more.fingerprint} learns from these clips and more"]
+    assert bench.run(few) == ends[0]
+
+
+def test_a_step_has_a_process_of_its_own(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, step("a"), step("b", needs=("a",)), step("here", own_process=False), launch=run_step)
+    assert bench.run().verdict == "pass"
+    record = JobRecord(Store(bench.context.places.store), request().fingerprint)
+    done = [record.step(n) for n in ("a", "b", "here")]
+    pids = [d.result["pid"] for d in done if d]
+    assert len(set(pids)) == 3
+    assert pids[2] == os.getpid()
+    assert ("a", 1, 2, "half") in bench.seen
+
+
+def test_a_killed_step_is_run_again_and_errors_cross_the_process_boundary(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, step("d", "dies"), step("x", "broken"), launch=run_step)
+    finished = bench.run()
+    assert bench.launched == ["d", "d", "x"]
+    assert finished.reasons == ["x: ValueError: frame 7 of 'c1' is not finite"]
+    log = job_folder(bench.context, request().fingerprint) / "x.log"
+    assert "Traceback" in log.read_text()
+
+
+def test_a_killed_worker_takes_its_steps_with_it(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib\n"
+        "from tests.unit.test_job_runner import Bench, step\n"
+        "from jobs.launchers.local import run_step\n"
+        "Bench(pathlib.Path(sys.argv[1]), step('z', 'sleeps'), launch=run_step).run()\n"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT)
+    sleeper = job_folder(context(tmp_path), request().fingerprint) / "sleeper"
+    try:
+        _wait(lambda: sleeper.exists() and bool(sleeper.read_text()))
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    pid = int(sleeper.read_text())
+    _wait(lambda: not Path(f"/proc/{pid}").exists())
+    finished = Bench(tmp_path, step("z")).run()
+    assert finished.verdict == "pass"
+
+
+def test_the_catalog_names_what_exists() -> None:
+    for kind, steps in CATALOG.items():
+        names = [s.name for s in steps]
+        assert len(set(names)) == len(names), kind
+        for place, each in enumerate(steps):
+            later = set(each.needs) & set(names[place:])
+            assert not later, f"{kind}: {each.name} reads {later}, which come after it"
+            module, _, function = each.run.partition(":")
+            source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+            assert f"def {function}(work: Work)" in source
+    assert [s.name for s in CATALOG["learn"]] == [
+        "curate", "label", "check", "train", "compile", "evaluate", "gate", "register", "sign",
+    ]  # fmt: skip
+
+
+def test_a_context_travels_as_json() -> None:
+    there = context(Path("/x"))
+    assert from_json(to_json(there)) == there
+    with pytest.raises(ValueError, match=r"processes"):
+        from_json(to_json(there).replace(b'"processes":2', b'"processes":0'))
+
+
+def _wait(until: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
