@@ -117,15 +117,14 @@ class _View:
         self.coded = scene.fog_per_m > 0 or scene.darkness > 0
         self.worn: dict[core.NodePath, tuple[core.GeomNode, float]] = {}
         self._furnish(builder, cameras.roads.drift[row])
-        self.plane = self.root.attach_new_node(geometry(ground_plane(scene)))
-        self.cars = [self.root.attach_new_node("car") for _ in range(CARS)]
+        self.plane = self._add(core.NodePath(geometry(ground_plane(scene))))
+        self.cars = [self._add(core.NodePath("car")) for _ in range(CARS)]
         self.brakes = [car.attach_new_node("brakes") for car in self.cars[: LEAD + 2]]
         for brake in self.brakes:
             brake.attach_new_node(cameras._brakes)
-        self.people = [self.root.attach_new_node("person") for _ in range(scene.condition.pedestrians)]
-        self.lamp = self.root.attach_new_node("lamp")
-        kerb = -scene.region.side * builder.kerb_m
-        self.lamps = [geometry(meshes.lamps(colour, kerb)) for colour in range(3)]
+        self.people = [self._add(core.NodePath("person")) for _ in range(scene.condition.pedestrians)]
+        self.lamp = self._add(core.NodePath("lamp"))
+        self.lamps = [geometry(meshes.lamps(colour, builder.kerb_y_m)) for colour in range(3)]
         self._mount(cameras, scene, row)
 
     def stand(self, x: float, y: float, heading_deg: float) -> None:
@@ -148,15 +147,18 @@ class _View:
 
     def _furnish(self, builder: Builder, drift: Floats) -> None:
         pieces = [geometry(mesh) for mesh in builder.pieces()]
-        for node in pieces:
-            self.root.attach_new_node(node)
-        ahead = self.root.attach_new_node("ahead")
-        ahead.set_pos(drift[0], drift[1], 0)
-        for node in pieces[:AHEAD_PIECES]:
-            ahead.attach_new_node(node)
-        behind = self.root.attach_new_node("behind")
-        behind.set_pos(-drift[0], -drift[1], 0)
-        behind.attach_new_node(pieces[PIECES - 1])
+        turns = [*((-1, i) for i in range(PIECES - 1, PIECES)), *((0, i) for i in range(PIECES))]
+        for turn, i in [*turns, *((1, i) for i in range(AHEAD_PIECES))]:
+            node = self._add(core.NodePath("piece"))
+            node.attach_new_node(pieces[i])
+            node.set_pos(turn * drift[0], turn * drift[1], 0)
+
+    def _add(self, node: core.NodePath) -> core.NodePath:
+        """Puts a node into the scene. The order of drawing is fixed: where two surfaces are equally far, the
+        picture must not depend on addresses in memory, by which Panda3D sorts."""
+        node.reparent_to(self.root)
+        node.set_bin("fixed", self.root.get_num_children())
+        return node
 
     def _mount(self, cameras: Cameras, scene: Scene, row: int) -> None:
         self.vehicle = self.root.attach_new_node("vehicle")

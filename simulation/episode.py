@@ -27,7 +27,7 @@ STUCK_WINDOW = 40
 """Steps over which progress is compared: 8 s."""
 STUCK_RATIO, STUCK_LEAST_M = 0.35, 15.0
 """Stuck: less than this share of the metres a reference driver had made here, where those are enough."""
-STUCK_SLACK_M = 4.0
+STUCK_SLACK_M = 6.0
 """A stop this much too early is no failure: the reference driver stops there too."""
 RECOVERY_LEAST_S, RECOVERY_MOST_S = 2.0, 12.0
 RECOVERED_LATERAL_M, RECOVERED_HEADING_RAD, RECOVERED_TTC_S = 0.35, 0.08, 3.0
@@ -102,7 +102,7 @@ class Supervised:
         a policy that creeps or stands falls behind it."""
         w = self.world
         v = np.maximum(self._reference_v, w.motion.speed)
-        ahead = Ahead(0.0, np.full(len(w), -STUCK_SLACK_M), w.roads.at(w.roads.speed_cap, w.s))
+        ahead = Ahead(0.0, np.full(len(w), STUCK_SLACK_M), w.roads.at(w.roads.speed_cap, w.s))
         accel = accelerations(v, w.limit, w.obstacles(), ahead).min(0)
         self._reference_v = np.maximum(v + np.clip(accel, -6.0, 1.2) * PLAN_PERIOD_S, 0.0)
         self._expected_m[self._tick % STUCK_WINDOW] = self._reference_v * PLAN_PERIOD_S

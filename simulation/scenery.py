@@ -141,39 +141,39 @@ class Builder:
         disc = plates(at, [-0.09, 0, 2.5], polygon(8, 0.34), (240, 240, 240))
         return join([pole, ring, disc, plates(at, [-0.12, 0, 2.5], rectangle(0.3, 0.28), (40, 40, 40))])
 
-    def _at_lines(self, kind: int, beyond_m: float, out_m: float) -> Frames:
-        """Places beyond each line of a kind, `out_m` outside the middle of the vehicle's lane."""
-        s = self.scene.line_s_m[self.scene.line_kind == kind] + beyond_m
-        return self.frames(s, np.full(len(s), self.scene.lane_d_m - self.scene.region.side * out_m))
+    def _at_lines(self, kind: int) -> Frames:
+        """The middle of the vehicle's lane at each line of a kind."""
+        s = self.scene.line_s_m[self.scene.line_kind == kind]
+        return self.frames(s, np.full(len(s), self.scene.lane_d_m))
 
     def _signs(self) -> Mesh:
-        at = self._at_lines(STOP_LINE, 1.0, self.scene.lane_width_m / 2 + 1.0)
-        pole = boxes(at, [0.1, 0, 0], [0.12, 0.12, 2.6], (150, 150, 150))
+        at, y = self._at_lines(STOP_LINE), -self.scene.region.side * (self.scene.lane_width_m / 2 + 1.0)
+        pole = boxes(at, [1.1, y, 0], [0.12, 0.12, 2.6], (150, 150, 150))
         if self.scene.region.stop_sign == "octagon":
-            rim = plates(at, [-0.02, 0, 2.5], polygon(8, 0.80, np.pi / 8), (240, 240, 240))
-            face = plates(at, [-0.06, 0, 2.5], polygon(8, 0.72, np.pi / 8), (200, 16, 30))
-            word = plates(at, [-0.10, 0, 2.5], rectangle(0.95, 0.30), (240, 240, 240))
+            rim = plates(at, [0.98, y, 2.5], polygon(8, 0.80, np.pi / 8), (240, 240, 240))
+            face = plates(at, [0.94, y, 2.5], polygon(8, 0.72, np.pi / 8), (200, 16, 30))
+            word = plates(at, [0.90, y, 2.5], rectangle(0.95, 0.30), (240, 240, 240))
             return join([pole, rim, face, word])
-        rim = plates(at, [-0.02, 0, 2.6], polygon(3, 0.95, np.pi / 6), (200, 16, 30))
-        face = plates(at, [-0.06, 0, 2.6], polygon(3, 0.58, np.pi / 6), (240, 240, 240))
+        rim = plates(at, [0.98, y, 2.6], polygon(3, 0.95, np.pi / 6), (200, 16, 30))
+        face = plates(at, [0.94, y, 2.6], polygon(3, 0.58, np.pi / 6), (240, 240, 240))
         return join([pole, rim, face])
 
     def _lights(self) -> Mesh:
+        at, kerb = self._at_lines(LIGHT_LINE), self.kerb_y_m
+        high, metal = 3 * LAMP_SPACING_M + 0.3, (70, 74, 70)
         meshes = []
-        kerb = self.kerb_m
         for beyond, on_kerb, z in HEADS:
-            at = self._at_lines(LIGHT_LINE, beyond, on_kerb * kerb)
-            high = 3 * LAMP_SPACING_M + 0.3
-            meshes.append(boxes(at, [0, 0, z - high / 2], [0.4, 1.1, high], (22, 22, 22)))
-            foot = self._at_lines(LIGHT_LINE, beyond + 0.4, kerb)
-            meshes.append(boxes(foot, [0, 0, 0], [0.2, 0.2, z], (70, 74, 70)))
-        arm = self._at_lines(LIGHT_LINE, HEADS[0][0] + 0.4, kerb / 2)
-        return join([*meshes, boxes(arm, [0, 0, HEADS[0][2] + 0.8], [0.2, kerb, 0.2], (70, 74, 70))])
+            meshes += [
+                boxes(at, [beyond, on_kerb * kerb, z - high / 2], [0.4, 1.1, high], (22, 22, 22)),
+                boxes(at, [beyond + 0.4, kerb, 0], [0.2, 0.2, z], metal),
+            ]
+        beyond, _, z = HEADS[0]
+        return join([*meshes, boxes(at, [beyond + 0.4, kerb / 2, z + 0.8], [0.2, abs(kerb), 0.2], metal)])
 
     @property
-    def kerb_m(self) -> float:
-        """From the middle of the lane to the kerb head of a light."""
-        return self.scene.lane_width_m / 2 + 1.1
+    def kerb_y_m(self) -> float:
+        """From the middle of the lane to the kerb head of a light, positive to the left."""
+        return -self.scene.region.side * (self.scene.lane_width_m / 2 + 1.1)
 
 
 def _houses(at: Frames, size: Floats, shade: Floats) -> Mesh:

@@ -21,6 +21,8 @@ CARS = 4
 PEOPLE = 2
 GREEN, AMBER, RED = 0, 1, 2
 LIGHT_CYCLE_S, GREEN_S, AMBER_S = 24.0, 10.0, 3.0
+CROSSING_SHARE = 0.6
+"""Share of the people at the kerb who cross; the others stay there."""
 FAR_M = 1e6
 """Where absent road users are kept."""
 
@@ -29,11 +31,12 @@ WAITING, MERGING, IN_LANE = 0, 1, 2
 
 
 def idm(v: Floats, desired: Floats, gap: Floats, front_v: Floats, headway_s: float = 1.3) -> Floats:
-    """Acceleration of the Intelligent Driver Model (Treiber, Hennecke, Helbing, 2000), m/s², broadcast."""
+    """Acceleration of the Intelligent Driver Model (Treiber, Hennecke, Helbing, 2000), m/s², broadcast. Who
+    is faster than desired brakes with 3.2 m/s² at most, as long as nobody is ahead."""
     gap = np.maximum(gap, 0.1)
     wished = 3.0 + np.maximum(v * headway_s + v * (v - front_v) / (2 * np.sqrt(1.6 * 2.0)), 0.0)
     free = 1 - (v / np.maximum(desired, 0.1)) ** 4
-    return np.asarray(np.clip(1.6 * (free - (wished / gap) ** 2), -7.0, 1.6))
+    return np.asarray(np.clip(1.6 * (np.maximum(free, -2.0) - (wished / gap) ** 2), -7.0, 1.6))
 
 
 def stopping(v: Floats, gap: Floats) -> Floats:
@@ -157,7 +160,7 @@ class Traffic:
     def _drive_cut_in(self, dt_s: float, ego_s: Floats, ego_v: Floats) -> None:
         s, v = self.car_s[:, CUT_IN], self.car_v[:, CUT_IN]
         gap = s - CAR_LENGTH_M / 2 - ego_s - 3.8
-        starts = 7.0 + 6.0 * chance(self.seed, self.spawns[:, CUT_IN], 4)
+        starts = 8.5 + 6.0 * chance(self.seed, self.spawns[:, CUT_IN], 4)
         merge = (self.cut_phase == WAITING) & (gap < starts) & (gap > 4.0) & (ego_v > 2.5)
         self.cut_phase = np.where(merge, MERGING, self.cut_phase)
         self.cut_left_s = np.where(merge, 7.0, self.cut_left_s - dt_s)
@@ -184,6 +187,7 @@ class Traffic:
         draw = chance(self.seed[:, None], self.person_spawns, [6, 7])
         arrival_s = distance / np.maximum(ego_v, 3.0)[:, None]
         starts = (arrival_s < 2.9 + 1.3 * draw) & (distance > 16.0) & (ego_v > 3.0)[:, None]
+        starts &= chance(self.seed[:, None], self.person_spawns, [15, 16]) < CROSSING_SHARE
         self.person_walks |= starts
         self.person_d += np.where(self.person_walks, self.person_v, 0.0) * dt_s
         gone = np.abs(self.person_d) > self.lane_m[:, None] + 3.5

@@ -24,7 +24,7 @@ NOISE_TABLE = 1 << 20
 NIGHT_SKY = np.array([9, 11, 20], np.float32)
 HALF_BEAM_RAD = 0.45
 """Half width of the headlights' cone."""
-REACH_M = 16.0
+REACH_M = 14.0
 """Where the headlights' light has halved."""
 
 

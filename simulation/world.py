@@ -33,7 +33,7 @@ from simulation.traffic import (
 
 PHYSICS_S = 0.1
 """Physics steps at 10 Hz."""
-STOP_ZONE_M, STOPPED_MPS = 6.0, 0.5
+STOP_ZONE_M, STOPPED_MPS = 8.0, 0.5
 """A stop counts if the vehicle was this slow with its bumper this near the line."""
 NEAR_M = 40.0
 """Within this distance ahead an object can be told from its pixels at 96 pixels a camera."""
