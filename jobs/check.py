@@ -19,8 +19,8 @@ LEAST_LABELLED_SHARE = 0.2
 """A 4 s clip without the driver's plan has labels for its first 1.6 s: two fifths."""
 LARGEST_BAD_SHARE = 0.2
 """Of a clip's frames."""
-LARGEST_DRIVEN_ERROR_M = 3.0
-"""A driver's plan this far from what the same driver then did is no plan of his."""
+LARGEST_DRIVEN_ERROR_M = 2.5
+"""A driver's plan this far beside what the same driver then did is no plan of his."""
 LARGEST_GAP_S = 1.0
 
 
@@ -83,7 +83,7 @@ def problem(facts: ClipFacts, rig: Rig) -> str:
         (facts.implausible > bad_share, f"{facts.implausible} labels contradict its speed"),
         (
             facts.driven_error_m > LARGEST_DRIVEN_ERROR_M,
-            f"the driver's plan is {facts.driven_error_m:.1f} m from what the driver did",
+            f"the driver's plan is {facts.driven_error_m:.1f} m beside what the driver did",
         ),
         (facts.labelled < least, f"{facts.labelled} of {facts.frames} frames have a label"),
     )

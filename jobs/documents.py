@@ -61,7 +61,7 @@ class ClipFacts(Struct, frozen=True):
     implausible: int = 0
     """Frames whose label contradicts the vehicle's own speed or what a vehicle can do."""
     driven_error_m: float = 0.0
-    """Median distance of the driver's label from the way that was then driven by hand; 0 where not known."""
+    """How far to the side of the driver's label he then drove by hand (jobs.label); 0 where not known."""
     dark_or_frozen: bool = False
     """The images carry nothing: all alike while the vehicle moves, or of one colour."""
     largest_gap_s: float = 0.0

@@ -20,6 +20,8 @@ from registry.datasets import DatasetClip
 from registry.store import Store
 
 _ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
+MAX_HEADER_BYTES = 100_000_000
+"""safetensors' own bound."""
 _TYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64, "I32": np.int32}
 
 
@@ -66,6 +68,8 @@ def open_file(path: Path) -> Samples:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"a header of {length} bytes; at most {MAX_HEADER_BYTES}")
             header: dict[str, Any] = json.loads(file.read(length))
         arrays = {name: _array(path, 8 + length, header[name]) for name in _ARRAYS}
         sources = tuple(json.loads(header["__metadata__"]["sources"]))
