@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +11,9 @@ import msgspec
 from jobs.context import Curation
 from jobs.documents import Checked, ClipFacts, Curated, Labelled
 from jobs.step import Work
+from model.rig import THREE_CAMERAS, Rig
 from registry.datasets import TRAIN, DatasetClip, load_dataset, make_dataset, save_dataset
 
-Rig = tuple[tuple[str, ...], tuple[int, ...]]
-"""Camera names; number, height and width."""
 LEAST_LABELLED_SHARE = 0.2
 """A 4 s clip without the driver's plan has labels for its first 1.6 s: two fifths."""
 LARGEST_BAD_SHARE = 0.2
@@ -60,8 +59,7 @@ def check(work: Work) -> Checked:
 def judge(facts: Iterable[ClipFacts], curation: Curation) -> Judgement:
     """Exclude what is broken, then cut down vehicles that weigh too much among the training clips."""
     facts = list(facts)
-    usual = _usual_rig(facts)
-    problems = {f.clip_id: problem(f, usual) for f in facts}
+    problems = {f.clip_id: problem(f, THREE_CAMERAS) for f in facts}
     good = [f for f in facts if not problems[f.clip_id]]
     factors = dominance(((f.vehicle, f.weight) for f in good if f.split == TRAIN), curation.poison_share)
     weights = {f.clip_id: f.weight * (factors.get(f.vehicle, 1.0) if f.split == TRAIN else 1.0) for f in good}
@@ -72,8 +70,9 @@ def problem(facts: ClipFacts, rig: Rig) -> str:
     """Why a clip must not be learnt from, "" where it may."""
     if facts.unreadable:
         return f"it cannot be read: {facts.unreadable}"
-    if (facts.cameras, facts.shape) != rig:
-        return f"its rig {facts.cameras} {facts.shape} is not that of the others"
+    names, size = sorted(c.name for c in rig.cameras), (rig.cameras[0].height_px, rig.cameras[0].width_px)
+    if sorted(facts.cameras) != names or facts.shape[1:] != size:
+        return f"its cameras {list(facts.cameras)} of {facts.shape[1:]} px are not rig {rig.name!r}"
     least = max(1, LEAST_LABELLED_SHARE * facts.frames)
     bad_share = LARGEST_BAD_SHARE * facts.frames
     findings = (
@@ -119,11 +118,6 @@ def refusals(train: Sequence[DatasetClip], curation: Curation) -> list[str]:
     if len(train) < curation.least_clips:
         return [f"{len(train)} usable clips to train on; at least {curation.least_clips} are needed"]
     return []
-
-
-def _usual_rig(facts: Iterable[ClipFacts]) -> Rig:
-    rigs = Counter((f.cameras, f.shape) for f in facts if not f.unreadable)
-    return max(rigs, key=lambda r: (rigs[r], r)) if rigs else ((), ())
 
 
 def _weighted(clip: DatasetClip, weight: float) -> DatasetClip:

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from jobs.label import ClipLabels
 from jobs.step import Progress
 from model.data import BadSamples, Samples, check, empty
+from model.rig import THREE_CAMERAS
 from registry.clips import read_clip
 from registry.datasets import DatasetClip
 from registry.store import Store
@@ -32,7 +33,8 @@ def from_clips(
     progress: Progress,
     most: int = 2**31,
 ) -> Samples:
-    """The labelled frames of clips, at most `most`, each weighted as its clip is; memory is taken at once.
+    """The labelled frames of clips, at most `most`, each weighted as its clip is; memory is taken at once. Images
+    are in the order of THREE_CAMERAS, whatever the clip's is.
     Raises BadSamples where there is none, and what the store and the reader raise."""
     chosen = [c for c in clips if c.clip_id in labels and labels[c.clip_id].valid.any()]
     room = min(most, sum(int(labels[c.clip_id].valid.sum()) for c in chosen))
@@ -40,11 +42,12 @@ def from_clips(
     at = 0
     for number, clip in enumerate(chosen):
         frames, label = read_clip(store.get(clip.sha256), clip.clip_id), labels[clip.clip_id]
+        order = [frames.cameras.index(camera.name) for camera in THREE_CAMERAS.cameras]
         if whole is None:
             whole = empty(room, *frames.images.shape[1:4])
         kept = np.flatnonzero(label.valid)[: room - at]
         rows = slice(at, at + len(kept))
-        whole.images[rows] = frames.images[kept]
+        whole.images[rows] = frames.images[kept][:, order]
         whole.speed_mps[rows], whole.yaw_rate_radps[rows] = frames.speed_mps[kept], frames.yaw_rate_radps[kept]
         whole.command[rows], whole.target[rows] = frames.command[kept], label.target[kept]
         whole.weight[rows], whole.source[rows] = clip.weight, number

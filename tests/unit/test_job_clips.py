@@ -20,6 +20,7 @@ from jobs.documents import ClipFacts
 from jobs.label import ClipLabels, hindsight, is_plausible, label, label_clip, pack, unpack
 from jobs.step import Work, no_progress
 from model.data import BadSamples, samples_from_arrays
+from model.rig import THREE_CAMERAS, Rig
 from registry.clips import ClipFrames, ClipIndex, read_clip
 from registry.datasets import DatasetClip, load_dataset
 from registry.store import Store
@@ -89,7 +90,7 @@ def test_the_drivers_plan_comes_first_and_is_compared_with_what_he_did() -> None
     turned = frames.driver_m * np.array([1, -1], np.float32)  # he says right and goes left
     facts, _ = label_clip(replace(frames, driver_m=turned), member())
     assert facts.driven_error_m > 3.0
-    assert "beside what the driver did" in problem(facts, (facts.cameras, facts.shape))
+    assert "beside what the driver did" in problem(facts, THREE_CAMERAS)
 
 
 def test_labels_that_contradict_the_speed_are_not_plausible() -> None:
@@ -110,7 +111,7 @@ def test_what_is_not_finite_is_counted_not_learnt() -> None:
     facts, labels = label_clip(replace(frames, driver_m=hurt, signals=speed), member())
     assert (facts.not_finite, facts.labelled) == (6, 14)
     assert np.isfinite(labels.target).all()
-    assert "6 frames without motion" in problem(facts, (facts.cameras, facts.shape))
+    assert "6 frames without motion" in problem(facts, THREE_CAMERAS)
 
 
 @pytest.mark.parametrize(
@@ -123,14 +124,17 @@ def test_what_is_not_finite_is_counted_not_learnt() -> None:
 )
 def test_broken_clips_are_found(broken: dict[str, NDArray[np.generic]], reason: str) -> None:
     facts, _ = label_clip(replace(circle(), **broken), member())  # type: ignore[arg-type]
-    assert reason in problem(facts, (facts.cameras, facts.shape))
+    assert reason in problem(facts, THREE_CAMERAS)
 
 
 def test_a_good_clip_has_no_problem_and_another_rig_has() -> None:
     facts, _ = label_clip(circle(), member())
-    assert problem(facts, (facts.cameras, facts.shape)) == ""
-    assert "rig" in problem(facts, (("front",), (1, 48, 96)))
-    assert problem(ClipFacts("c", "v", "train", 1.0, unreadable="byte 7"), ((), ())) == "it cannot be read: byte 7"
+    assert problem(facts, THREE_CAMERAS) == ""
+    assert "rig" in problem(facts, Rig("one", THREE_CAMERAS.cameras[1:2]))
+    assert (
+        problem(ClipFacts("c", "v", "train", 1.0, unreadable="byte 7"), THREE_CAMERAS)
+        == "it cannot be read: byte 7"
+    )
 
 
 def test_labels_survive_their_file() -> None:
@@ -217,6 +221,9 @@ def test_from_archive_to_samples(tmp_path: Path) -> None:
     assert (len(learnt), learnt.sources) == (100, tuple(f"c{i}" for i in range(5)))
     np.testing.assert_allclose(learnt.target[57], arc(8.0, 0.2), atol=2e-3)
     assert learnt.speed_mps[0] == pytest.approx(8.0)
+    clip = read_clip(fleet.store.get(dataset.clips[0].sha256))
+    assert clip.cameras == ("front", "left", "right")  # it names no rig: the model's order is left, front, right
+    assert (learnt.images[0] == clip.images[0, [1, 0, 2]]).all()
     few = sample_files.from_clips(
         fleet.store, dataset.clips, unpack(fleet.store.get(labelled.labels)), no_progress, most=30
     )
