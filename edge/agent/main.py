@@ -36,7 +36,7 @@ class AgentConfig:
     boot: str
     """New at every start of the process: event ids are made from it and a sequence that starts at 0."""
     region: str
-    rig_json: str = "{}"
+    rig_json: str = ""
     """Goes into each clip, so that its images can be used without this vehicle."""
     rules: tuple[Rule, ...] = RULES
     sampling: Sampling = NO_SAMPLES
@@ -89,7 +89,7 @@ class Agent:
         messages.append(self._report(now_ns))
         self._readings.end_drive()
         self._meter.end_drive()
-        self._armed = armed(self._config.rules)
+        self._armed, self._period = armed(self._config.rules), -1
         return self._accept(messages, now_ns)
 
     def receive(self, message: Message, now_ns: int) -> list[Message]:
@@ -131,7 +131,7 @@ class Agent:
 
     def _detect(self, frame: Frame) -> None:
         period = self._config.sampling.period(frame.time_ns)
-        drawn = period != self._period and self._config.sampling.drawn(self._config.vehicle, period)
+        drawn = -1 < self._period != period and self._config.sampling.drawn(self._config.vehicle, period)
         self._period = period
         reading = self._readings.read(frame, drawn)
         self._armed, fired = detect(self._armed, reading, frame.time_ns, self._config.rules)

@@ -1,4 +1,5 @@
-"""How a vehicle judges its own plans: pure functions over frames, vectorised. Larger is worse.
+"""How a vehicle judges its own plans, over consecutive frames. Larger is worse; each score is defined in
+streams.contracts.scores, here it is applied to a track of frames.
 
 Plans are [F, T, 2] in the vehicle frame of their own instant; poses are [F, 3] (x m, y m, heading rad) in one
 local frame; times are [F] in seconds, rising.
@@ -7,75 +8,52 @@ local frame; times are [F] in seconds, rising.
 from __future__ import annotations
 
 import bisect
+import math
 from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.agent.frame import PLAN_STEP_S, Floats
+from streams.contracts import scores
 
-MIN_SCALE_M = 0.05
-"""A predicted scale below this is taken as this."""
-MIN_HINDSIGHT_S = 1.2
-"""A plan is judged once this much of it has been driven."""
+MIN_HINDSIGHT_STEPS = 4
+"""A plan is judged once this many of its waypoints have been driven: 1.2 s."""
 
 
 def uncertainty_m(scale_m: Floats) -> float:
-    """Predicted scale of the last waypoint, m; `scale_m` is [T, 2]."""
-    return float(np.hypot(scale_m[-1, 0], scale_m[-1, 1]))
+    """The error that the policy itself expects, m; `scale_m` is [T, 2]."""
+    return float(scores.uncertainty(scale_m[None])[0])
 
 
 def plan_jumps(plans_m: Floats, scales_m: Floats, poses: Floats, times_s: Floats) -> Floats:
-    """Change between consecutive plans where both speak of the same instants, own motion removed, over the
-    predicted scale and averaged over the waypoints: [F - 1]. 0 where they share no instant."""
-    steps = np.arange(1, plans_m.shape[1] + 1) * PLAN_STEP_S
-    asked = steps + np.diff(times_s)[:, None]
-    shared = asked <= steps[-1] + 1e-9
-    before = into_frame(along(plans_m[:-1], asked), poses[:-1], poses[1:])
-    gap = np.hypot(*np.moveaxis(before - plans_m[1:], -1, 0)) / _size(scales_m[1:])
-    return np.asarray((gap * shared).sum(1) / np.maximum(shared.sum(1), 1))
+    """Change between consecutive plans, own motion removed, over the later one's predicted scale: [F - 1]. 0 for
+    plans so far apart that they share no instant."""
+    jumps = np.zeros(len(plans_m) - 1)
+    periods_s = np.diff(times_s).round(3)
+    moved = scores.path_from_poses(poses[1:, None], poses[:-1])[:, 0]
+    motion = np.concatenate([moved, np.diff(poses[:, 2:], axis=0)], 1)
+    for period_s in np.unique(periods_s[periods_s <= (plans_m.shape[1] - 1) * PLAN_STEP_S]):
+        rows = np.flatnonzero(periods_s == period_s)
+        jumps[rows] = scores.plan_jump(
+            plans_m[rows], motion[rows], plans_m[rows + 1], PLAN_STEP_S, float(period_s)
+        )
+    return jumps / scores.uncertainty(scales_m[1:])
 
 
 def hindsight_misses(plans_m: Floats, scales_m: Floats, poses: Floats, times_s: Floats) -> Floats:
-    """Distance between where each plan would be and where the vehicle is after up to T steps, over the scale
-    predicted for that waypoint: [F]. 0 for plans of which less than MIN_HINDSIGHT_S has been driven. Poses and
-    times may go on after the last plan's."""
-    of, at_s = poses[: len(plans_m)], times_s[: len(plans_m)]
-    known_s = times_s[-1] - at_s
-    number = np.minimum((known_s + 1e-9) / PLAN_STEP_S, plans_m.shape[1]).astype(int)
-    rows = np.arange(len(plans_m))
-    when = at_s + number * PLAN_STEP_S
-    driven = np.stack([np.interp(when, times_s, poses[:, axis]) for axis in (0, 1)], -1)
-    local = _rotate(driven - of[:, :2], -of[:, 2])
-    last = np.maximum(number - 1, 0)
-    miss = np.hypot(*(plans_m[rows, last] - local).T) / _size(scales_m[rows, last])
-    return np.where(number * PLAN_STEP_S >= MIN_HINDSIGHT_S - 1e-9, miss, 0.0)
-
-
-def along(plans_m: Floats, asked_s: Floats) -> Floats:
-    """Where plans [F, T, 2] are after `asked_s` [F, K] seconds: [F, K, 2]; linear between waypoints, the origin
-    at 0 s, and the last waypoint beyond the end."""
-    path = np.concatenate([np.zeros_like(plans_m[:, :1]), plans_m], 1)
-    place = np.clip(asked_s / PLAN_STEP_S, 0, plans_m.shape[1])
-    low = np.minimum(place.astype(int), plans_m.shape[1] - 1)
-    rows = np.arange(len(plans_m))[:, None]
-    return np.asarray(path[rows, low] + (place - low)[..., None] * (path[rows, low + 1] - path[rows, low]))
-
-
-def into_frame(points_m: Floats, of: Floats, to: Floats) -> Floats:
-    """Points [F, K, 2] in the frames of poses `of` [F, 3], as seen from poses `to` [F, 3]."""
-    world = _rotate(points_m, of[:, None, 2]) + of[:, None, :2]
-    return _rotate(world - to[:, None, :2], -to[:, None, 2])
-
-
-def _rotate(points: Floats, angle_rad: Floats) -> Floats:
-    cos, sin = np.cos(angle_rad), np.sin(angle_rad)
-    x, y = points[..., 0], points[..., 1]
-    return np.stack([cos * x - sin * y, sin * x + cos * y], -1)
-
-
-def _size(scale_m: Floats) -> Floats:
-    return np.maximum(np.hypot(scale_m[..., 0], scale_m[..., 1]), MIN_SCALE_M)
+    """How wrong each plan turned out over as many of its waypoints as have been driven, in units of the error it
+    expected: [F]; 0 for plans with fewer than MIN_HINDSIGHT_STEPS. Poses and times may go on after the plans'."""
+    misses = np.zeros(len(plans_m))
+    known_s = times_s[-1] - times_s[: len(plans_m)]
+    steps = np.minimum((known_s + 1e-6) / PLAN_STEP_S, plans_m.shape[1]).astype(int)
+    for count in np.unique(steps[steps >= MIN_HINDSIGHT_STEPS]):
+        rows = np.flatnonzero(steps == count)
+        when = times_s[rows, None] + np.arange(1, count + 1) * PLAN_STEP_S
+        driven = np.stack([np.interp(when, times_s, poses[:, axis]) for axis in (0, 1)], -1)
+        local = scores.path_from_poses(driven, poses[rows])
+        misses[rows] = scores.hindsight_miss(plans_m[rows, :count], scales_m[rows, :count], local)
+    return misses
 
 
 def quantise(embedding: Floats) -> bytes:
@@ -119,7 +97,10 @@ class RunningRank:
         self._sorted: list[float] = []
 
     def add(self, value: float) -> float:
-        """Share of the recent values below this one, 0..1; 0 while warming up. Remembers the value."""
+        """Share of the recent values below this one, 0..1; 0 while warming up. Remembers the value; NaN is not
+        comparable, so it ranks as NaN and is forgotten."""
+        if math.isnan(value):
+            return value
         rank = 0.0
         if len(self._sorted) >= self._warm_up:
             rank = bisect.bisect_left(self._sorted, value) / len(self._sorted)

@@ -25,7 +25,7 @@ class Reading(NamedTuple):
     novelty: float = math.nan
     """Distance of the embedding to the vehicle's past, as its rank."""
     sampled: float = 0.0
-    """1 on the first frame of a period that the lot fell on."""
+    """1 on the first frame of a period that the lot fell on, if the one before was driven too."""
 
 
 @dataclass(frozen=True, slots=True)
