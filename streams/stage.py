@@ -29,12 +29,25 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes that must lie in the store before the emits are published; their sha256 is their name."""
+
+    sha256: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome(Generic[State]):
-    """The state after the batch, what follows from it, and what was refused."""
+    """The state after the batch, what follows from it, and what was refused.
+
+    An engine stores `contents`, then publishes `emits` and dead letters, then commits state and offsets. Each of
+    these may happen again after a crash: storing is idempotent by hash, readers are by message id.
+    """
 
     state: State
     emits: tuple[Emit, ...] = ()
     refused: tuple[Refused, ...] = ()
+    contents: tuple[Content, ...] = ()
 
 
 class Stage(Protocol[State]):

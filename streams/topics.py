@@ -26,6 +26,8 @@ class Topic:
     partitions: int
     retention_ms: int
     compacted: bool = False
+    max_bytes: int = 1_048_588
+    """Of a record, headers included: Kafka's default."""
 
 
 TOPICS: tuple[Topic, ...] = (
@@ -38,7 +40,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic("fleet.archive", (ArchivedClip, LostClip), "clip_id", 4, 90 * DAY_MS),
     Topic("learning.jobs", (JobRequested, JobStarted, JobFinished), "fingerprint", 2, 365 * DAY_MS),
     Topic("fleet.releases", (Rollout,), "cohort", 1, 365 * DAY_MS, compacted=True),
-    Topic("fleet.dead-letter", (DeadLetter,), "topic", 1, 365 * DAY_MS),
+    # Holds any record of the others whole, in base64.
+    Topic("fleet.dead-letter", (DeadLetter,), "topic", 1, 365 * DAY_MS, max_bytes=2_097_152),
 )
 
 BY_NAME: dict[str, Topic] = {t.name: t for t in TOPICS}

@@ -30,6 +30,8 @@ class ClipRequest(Struct, frozen=True, tag="fleetwheel.clip-request.v1", tag_fie
     """Higher goes first."""
     inclusion_probability: Share = 1.0
     reason: Text = ""
+    event_ns: TimeNs = 0
+    """When the event happened."""
 
 
 class ClipChunk(Struct, frozen=True, tag="fleetwheel.clip-chunk.v1", tag_field="type"):

@@ -50,6 +50,8 @@ MESSAGES: dict[str, type[Message]] = {
 """CloudEvents type -> message: every version that was ever released stays here."""
 
 MAX_RECORD_BYTES = 1_000_000
+MAX_DEAD_LETTER_BYTES = 2_000_000
+"""A dead letter holds any other record whole, in base64."""
 FUTURE_NS = 5 * 60 * 1_000_000_000
 """A sender's clock may be this far ahead."""
 STALE_NS = 90 * 24 * 3600 * 1_000_000_000
@@ -75,7 +77,7 @@ def encode(message: Message, source: str = "fleetwheel") -> tuple[Headers, bytes
     """Headers (ce_*) and JSON value of a message. Raises Rejected for a value no reader would take."""
     value = _encoder.encode(message)
     name = type_of(message)
-    _check_size(value)
+    _check_size(name, value)
     headers = (
         ("ce_specversion", b"1.0"),
         ("ce_type", name.encode()),
@@ -89,8 +91,8 @@ def encode(message: Message, source: str = "fleetwheel") -> tuple[Headers, bytes
 
 def decode(headers: Headers, value: bytes, now_ns: int) -> Message:
     """The message of a record. Unknown fields are passed over; anything out of bounds raises Rejected."""
-    _check_size(value)
     name = _declared_type(headers)
+    _check_size(name, value)
     try:
         message: Message = _decoders[name].decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
@@ -132,9 +134,10 @@ def _declared_type(headers: Headers) -> str:
     raise Rejected("unknown-type", f"ce_type {name[:100]!r} is not a Fleetwheel message")
 
 
-def _check_size(value: bytes) -> None:
-    if len(value) > MAX_RECORD_BYTES:
-        raise Rejected("oversized", f"{len(value)} bytes; a record holds at most {MAX_RECORD_BYTES}")
+def _check_size(name: str, value: bytes) -> None:
+    limit = MAX_DEAD_LETTER_BYTES if MESSAGES[name] is DeadLetter else MAX_RECORD_BYTES
+    if len(value) > limit:
+        raise Rejected("oversized", f"{len(value)} bytes; a record holds at most {limit}")
 
 
 def _check(message: Message, now_ns: int) -> None:

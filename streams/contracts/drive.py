@@ -48,7 +48,7 @@ class Scores(Struct, frozen=True):
     hindsight_miss: NonNegative = 0.0
     """Planned against driven path, over the predicted scale."""
     uncertainty_m: NonNegative = 0.0
-    """Predicted scale of the last waypoint, m."""
+    """The error that the policy itself expected, m: mean predicted scale of its plan."""
 
 
 class ClipOffer(Struct, frozen=True):
@@ -117,3 +117,5 @@ class Telemetry(Struct, frozen=True, tag="fleetwheel.telemetry.v1", tag_field="t
     """The release that is installed."""
     update_state: Name = "idle"
     """idle, probation, rolled_back."""
+    hardware: Name = ""
+    """The hardware id: whose releases fit. "" where there is only one."""

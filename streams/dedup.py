@@ -1,0 +1,114 @@
+"""Deduplication: the first of equal events passes, a changed copy is refused. Also the memory of ids that other
+stages use to be idempotent."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from streams.contracts.clock import SECOND_NS
+from streams.contracts.codec import Message
+from streams.contracts.drive import TriggerEvent
+from streams.stage import Emit, Outcome, Refused
+from streams.state import pack, unpack
+
+GENERATIONS = 8
+"""An id is kept for at least (GENERATIONS - 1) / GENERATIONS of the window."""
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """Ids of one stretch of time, each with the checksum of what it named."""
+
+    since_ns: int
+    ids: dict[str, int] = {}
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Ids of the recent past, newest generation last. Forgets by whole generations: by age, and by number."""
+
+    window_ns: int
+    limit: int
+    generations: tuple[Generation, ...] = ()
+
+    def __contains__(self, name: str) -> bool:
+        return any(name in g.ids for g in self.generations)
+
+    def __len__(self) -> int:
+        return sum(len(g.ids) for g in self.generations)
+
+    def checksum(self, name: str) -> int | None:
+        """What was remembered with an id; None where it is not known."""
+        return next((g.ids[name] for g in self.generations if name in g.ids), None)
+
+    def remember(self, new: dict[str, int], now_ns: int) -> Seen:
+        """With these ids added, and what is too old or too much forgotten. Itself where nothing changes."""
+        kept = tuple(g for g in self.generations if now_ns - g.since_ns <= self.window_ns)
+        if not new:
+            return self if len(kept) == len(self.generations) else msgspec.structs.replace(self, generations=kept)
+        if kept and self._takes(kept[-1], len(new), now_ns):
+            kept = (*kept[:-1], Generation(kept[-1].since_ns, kept[-1].ids | new))
+        else:
+            kept = (*kept, Generation(now_ns, new))[-GENERATIONS:]
+        return msgspec.structs.replace(self, generations=kept)
+
+    def _takes(self, newest: Generation, more: int, now_ns: int) -> bool:
+        young = now_ns - newest.since_ns < self.window_ns // GENERATIONS
+        return young and len(newest.ids) + more <= max(self.limit // GENERATIONS, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DedupConfig:
+    """How long, and how many, event ids are remembered."""
+
+    window_ns: int = 24 * 3600 * SECOND_NS
+    limit: int = 400_000
+
+
+class Dedup:
+    """fleet.events -> events.fresh: each event once. A known id with other content is refused as replayed."""
+
+    name = "dedup"
+
+    def __init__(self, config: DedupConfig | None = None) -> None:
+        self.config = config or DedupConfig()
+
+    def initial(self) -> Seen:
+        """Nothing seen."""
+        return Seen(self.config.window_ns, self.config.limit)
+
+    def step(self, state: Seen, batch: Sequence[Message], now_ns: int) -> Outcome[Seen]:
+        """Pass the first of each id; O(batch), whatever the window holds."""
+        new: dict[str, int] = {}
+        emits: list[Emit] = []
+        refused: list[Refused] = []
+        for event in batch:
+            if not isinstance(event, TriggerEvent):
+                continue
+            checksum = content_checksum(event)
+            known = new.get(event.event_id, state.checksum(event.event_id))
+            if known is None:
+                new[event.event_id] = checksum
+                emits.append(Emit("events.fresh", event))
+            elif known != checksum:
+                detail = f"event {event.event_id} of {event.vehicle} came before with other content"
+                refused.append(Refused(event, "replayed", detail))
+        return Outcome(state.remember(new, now_ns), tuple(emits), tuple(refused))
+
+    def dump(self, state: Seen) -> bytes:
+        """MessagePack."""
+        return pack(state)
+
+    def load(self, data: bytes) -> Seen:
+        """Raises StateUnreadable."""
+        return unpack(data, Seen)
+
+
+_encoder = msgspec.msgpack.Encoder(order="sorted")
+
+
+def content_checksum(message: Message) -> int:
+    """CRC-32 of the message: tells an honest re-send from a changed one; it is no defence against forgery."""
+    return zlib.crc32(_encoder.encode(message))

@@ -1,0 +1,86 @@
+"""Which stage reads what and writes what: one table. A name that topics.py knows is a topic; the others are edges
+inside the process, which an engine fuses. Engines, tests and documents are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streams.topics import BY_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A stage's place in the flow."""
+
+    stage: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    key: str
+    """What its state is kept by; equal keys must reach the same instance."""
+    state: str
+    engine: str = "inline"
+
+
+TOPOLOGY: tuple[Node, ...] = (
+    # In flow order: an edge inside the process is written above where it is read.
+    Node("dedup", ("fleet.events",), ("events.fresh",), "event", "ids of a day, at most 400,000"),
+    Node("tagging", ("events.fresh",), ("events.tagged",), "", "none"),
+    Node(
+        "novelty",
+        ("events.tagged",),
+        ("fleet.scenarios",),
+        "embedding version, cell",
+        "prototypes and recent distances; merges across partitions",
+    ),
+    Node("selection", ("fleet.scenarios",), ("fleet.clip-requests",), "window", "candidates of the open window"),
+    Node(
+        "archive",
+        ("fleet.clip-requests", "fleet.clips"),
+        ("fleet.archive",),
+        "clip",
+        "open requests and their chunks",
+    ),
+    Node(
+        "triggers",
+        ("fleet.archive", "learning.jobs", "fleet.releases"),
+        ("learning.jobs",),
+        "cell",
+        "clips not learned from, the job in flight, GPU-hours spent",
+    ),
+    Node(
+        "rollouts",
+        ("learning.jobs", "fleet.telemetry"),
+        ("fleet.releases",),
+        "hardware",
+        "the active rollout, its arms, when each vehicle was heard of",
+    ),
+)
+
+BY_STAGE: dict[str, Node] = {node.stage: node for node in TOPOLOGY}
+
+
+def topics_read(stages: tuple[str, ...]) -> tuple[str, ...]:
+    """The topics that these stages read from outside, each once, in the table's order."""
+    nodes = [n for n in TOPOLOGY if n.stage in stages]
+    return tuple(dict.fromkeys(s for n in nodes for s in n.reads if s in BY_NAME))
+
+
+def problems(topology: tuple[Node, ...] = TOPOLOGY) -> list[str]:
+    """What is wrong with a table: stages named twice, edges without one writer above their reader, or unread."""
+    found: list[str] = []
+    written: dict[str, str] = {}
+    read = {s for n in topology for s in n.reads}
+    stages = [n.stage for n in topology]
+    found += [
+        f"stage {s} stands {stages.count(s)} times" for s in sorted({s for s in stages if stages.count(s) > 1})
+    ]
+    for node in topology:
+        edges = [s for s in node.reads if s not in BY_NAME]
+        found += [f"{node.stage} reads {s}, which nobody above it writes" for s in edges if s not in written]
+        for stream in (s for s in node.writes if s not in BY_NAME):
+            if stream in written:
+                found.append(f"{node.stage} and {written[stream]} both write {stream}")
+            elif stream not in read:
+                found.append(f"{node.stage} writes {stream}, which nobody reads")
+            written[stream] = node.stage
+    return found

@@ -1,0 +1,74 @@
+"""Dead letters: what was refused, kept whole; can be listed, shown and sent again."""
+
+from __future__ import annotations
+
+from streams.contracts.codec import Rejected, decode, encode
+from streams.contracts.dead_letter import DeadLetter
+from streams.topics import DEAD_LETTER
+from streams.transport.base import Record, Transport, TransportError
+
+_GROUP = "dead-letter-reader"
+
+
+class NoSuchLetter(TransportError):
+    """There is no dead letter of that number."""
+
+
+def send_to_dead_letters(transport: Transport, record: Record, reason: str, detail: str, now_ns: int) -> None:
+    """Keep a refused record, whole. Raises as publish does."""
+    headers, value = encode(_letter(record, reason, detail, now_ns))
+    transport.publish(DEAD_LETTER, record.topic.encode(), headers, value)
+
+
+def list_letters(transport: Transport, now_ns: int) -> list[DeadLetter]:
+    """All dead letters, oldest first: a letter's place in the list is its number, which stays until retention
+    drops older ones."""
+    letters: list[DeadLetter] = []
+    transport.seek(_GROUP, (DEAD_LETTER,), {})
+    while transport.lag(_GROUP, (DEAD_LETTER,)):
+        for record in transport.poll(_GROUP, (DEAD_LETTER,), 500, timeout_s=5.0):
+            letters.append(_read(record, now_ns))
+    transport.commit(_GROUP, transport.end_offsets((DEAD_LETTER,)))
+    return letters
+
+
+def _read(record: Record, now_ns: int) -> DeadLetter:
+    """The letter, or a letter about a record that is none."""
+    try:
+        letter = decode(record.headers, record.value, now_ns)
+        if isinstance(letter, DeadLetter):
+            return letter
+        reason, detail = "misplaced", f"{type(letter).__name__} does not belong into {record.topic}"
+    except Rejected as error:
+        reason, detail = error.reason, error.detail
+    return _letter(record, reason, detail, now_ns)
+
+
+def _letter(record: Record, reason: str, detail: str, now_ns: int) -> DeadLetter:
+    return DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        time_ns=now_ns,
+        reason=reason,
+        detail=detail[:2000],
+        key=record.key,
+        value=record.value,
+        headers=[(name[:128], value) for name, value in record.headers[:64]],
+    )
+
+
+def show(transport: Transport, number: int, now_ns: int) -> DeadLetter:
+    """One dead letter. Raises NoSuchLetter."""
+    letters = list_letters(transport, now_ns)
+    if not 0 <= number < len(letters):
+        raise NoSuchLetter(f"there is no dead letter {number}; there are {len(letters)}, from 0")
+    return letters[number]
+
+
+def replay(transport: Transport, number: int, now_ns: int) -> DeadLetter:
+    """Send the original record to its topic again; readers deduplicate by id. Raises NoSuchLetter, NotTaken."""
+    letter = show(transport, number, now_ns)
+    transport.publish(letter.topic, letter.key, tuple(letter.headers), letter.value)
+    transport.flush()
+    return letter
