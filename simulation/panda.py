@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -17,6 +18,10 @@ core.loadPrcFileData(
 )
 NEAR_M, FAR_M = 0.4, 130.0
 MAX_WIDTH_PX, MAX_HEIGHT_PX = 1536, 4096
+
+
+_IDLE: dict[tuple[int, int], list[core.GraphicsOutput]] = {}
+"""Closed buffers by size, for reuse: Panda3D 1.10.16 does not free the memory of a removed one."""
 
 
 class NoRenderer(RuntimeError):
@@ -43,8 +48,9 @@ def geometry(mesh: Mesh) -> core.GeomNode:
     return node
 
 
+@functools.cache
 def texture() -> core.Texture:
-    """The atlas."""
+    """The atlas, one for the process: Panda3D keeps what it derived for each texture it ever saw."""
     pixels = atlas()
     out = core.Texture("atlas")
     out.setup_2d_texture(pixels.shape[1], pixels.shape[0], core.Texture.T_unsigned_byte, core.Texture.F_rgb)
@@ -55,7 +61,7 @@ def texture() -> core.Texture:
 
 
 class Canvas:
-    """One offscreen buffer tiled with equal views. Panda3D draws every open buffer at each call, so one
+    """One offscreen buffer tiled with equal views. Panda3D draws every active buffer at each call, so one
     that is not closed slows all others down."""
 
     def __init__(self, views: int, width_px: int, height_px: int) -> None:
@@ -79,6 +85,11 @@ class Canvas:
         self._buffer.set_clear_color_active(False)
 
     def _open(self) -> core.GraphicsOutput:
+        idle = _IDLE.get(self.size_px)
+        if idle:
+            buffer = idle.pop()
+            buffer.set_active(True)
+            return buffer
         pipe = core.GraphicsPipeSelection.get_global_ptr().make_module_pipe("p3tinydisplay")
         if pipe is None:
             raise NoRenderer("Panda3D's p3tinydisplay is missing: install the panda3d wheel of this project")
@@ -86,8 +97,8 @@ class Canvas:
         properties.set_rgb_color(True)
         properties.set_alpha_bits(8)
         properties.set_depth_bits(24)
-        size = core.WindowProperties.size(*self.size_px)
-        buffer = self._engine.make_output(pipe, "canvas", 0, properties, size, core.GraphicsPipe.BF_refuse_window)
+        size, kind = core.WindowProperties.size(*self.size_px), core.GraphicsPipe.BF_refuse_window
+        buffer = self._engine.make_output(pipe, "canvas", 0, properties, size, kind)
         if buffer is None:
             raise NoRenderer(f"no offscreen buffer of {self.size_px[0]}x{self.size_px[1]} px could be opened")
         return buffer
@@ -115,7 +126,12 @@ class Canvas:
         return np.asarray(views[..., [2, 1, 0, 3]])
 
     def close(self) -> None:
-        """Removes the buffer from the engine. May be called again."""
-        if self._buffer is not None:
-            self._engine.remove_window(self._buffer)
+        """Puts the buffer aside for the next canvas of its size. May be called again."""
+        if self._buffer is None:
+            return
+        self._buffer.clear_render_textures()
+        self._buffer.remove_all_display_regions()
+        self._buffer.set_active(False)
+        core.GeomCacheManager.get_global_ptr().flush()
+        _IDLE.setdefault(self.size_px, []).append(self._buffer)
         self._buffer = None

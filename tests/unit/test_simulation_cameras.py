@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from panda3d import core
 
 from model.rig import THREE_CAMERAS, Camera, Rig
 from simulation.panda import Canvas
@@ -93,17 +94,20 @@ def test_a_camera_turned_left_shows_the_left() -> None:
     assert same < mirrored
 
 
-def test_closed_buffers_are_removed() -> None:
+def test_closed_buffers_are_not_drawn_and_serve_again() -> None:
     chosen: list[Scene] = scenes({BASE: 1}, 1, 1, "train")
-    world = World(chosen, ONE)
-    engine = world.cameras.canvas._engine if world.cameras else None
-    assert engine is not None
-    opened = engine.get_num_windows()
-    world.close()
-    world.close()
-    assert engine.get_num_windows() == opened - 1
+    engine = core.GraphicsEngine.get_global_ptr()
+    first = World(chosen, ONE)
+    image = first.observe().images
+    first.close()
+    first.close()
+    buffers = [engine.get_window(i) for i in range(engine.get_num_windows())]
+    assert not any(buffer.is_active() for buffer in buffers)
     with pytest.raises(RuntimeError, match="closed"):
-        world.observe()
+        first.observe()
+    with World(chosen, ONE) as second:
+        assert engine.get_num_windows() == len(buffers)
+        np.testing.assert_array_equal(second.observe().images, image)
 
 
 def test_too_many_views_are_refused_with_advice() -> None:

@@ -63,7 +63,7 @@ def test_creeping_does_not_evade_stuck() -> None:
         trajectory = world.expert().trajectory
         reach = np.linalg.norm(trajectory[:, -1], axis=-1)
         share = np.minimum(1.2 * PLAN_STEP_S * PLAN_POINTS / np.maximum(reach, 1e-3), 1.0)
-        return (trajectory * share[:, None, None]).astype(np.float32)
+        return np.asarray(trajectory * share[:, None, None], np.float32)
 
     assert _causes(creep, seconds=30)["stuck"] >= 8
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from simulation.arrays import Floats
 from simulation.metrics import (
     NEVER_S,
     Epdm,
@@ -35,8 +36,11 @@ def test_time_to_collision() -> None:
     np.testing.assert_allclose(seconds, [2.0, NEVER_S, NEVER_S, 0.0])
 
 
-def _drive(accel: float = 0.0, yaw_rate: float = 0.0, speed: float = 10.0) -> tuple[np.ndarray, ...]:
-    return tuple(np.full((5, 1), value) for value in (speed, accel, yaw_rate))
+Drive = tuple[Floats, Floats, Floats]
+
+
+def _drive(accel: float = 0.0, yaw_rate: float = 0.0, speed: float = 10.0) -> Drive:
+    return np.full((5, 1), speed), np.full((5, 1), accel), np.full((5, 1), yaw_rate)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +56,7 @@ def _drive(accel: float = 0.0, yaw_rate: float = 0.0, speed: float = 10.0) -> tu
         (_drive(yaw_rate=0.96, speed=1.0), False),
     ],
 )
-def test_comfort_bounds(drive: tuple[np.ndarray, ...], fine: bool) -> None:
+def test_comfort_bounds(drive: Drive, fine: bool) -> None:
     assert bool(comfortable(*drive, dt_s=0.2)[0]) is fine
 
 
