@@ -21,6 +21,8 @@ MAX_GAP_S = 1.0
 """Over a longer silence nothing is integrated: the frames belong to different stretches."""
 BRAKE_WINDOW_S = 0.35
 """Speed is differentiated over at least this; CAN speeds are coarse."""
+EXPECTED_MISS = 1.0
+"""A hindsight miss up to this is what the policy itself expected (streams.contracts.scores)."""
 
 
 def speed_mps(frame: Frame) -> float:
@@ -142,7 +144,9 @@ class Readings:
             return math.nan
         if self._track[-1].time_s - self._track[0].time_s < horizon_s - 1e-6:
             return math.nan
-        return self._miss.add(_miss(self._track))
+        miss = _miss(self._track)
+        rank = self._miss.add(miss)
+        return rank if miss > EXPECTED_MISS else 0.0
 
     def _unusual(self, frame: Frame) -> float:
         if frame.embedding is None:
