@@ -25,7 +25,7 @@ class NetworkConfig:
     """Self-attention blocks over all patch tokens of all cameras, before they are pooled."""
     latent_depth: int = 3
     """Blocks over the latents; each attends to the patch tokens, then to one another."""
-    latents: int = 12
+    latents: int = 6
     """Free latents beside one for the ego state and one per mode."""
     modes: int = 4
     """Candidate trajectories (M)."""

@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from model.network import Output
 
 OTHER_MODES_SHARE = 0.05
-"""Share of the regression loss that goes to the modes that did not win, so that none dies (relaxed
-winner-takes-all, Rupprecht et al., ICCV 2017)."""
+"""Share of the regression loss that goes to all modes alike, so that none dies (relaxed winner-takes-all,
+Rupprecht et al., ICCV 2017)."""
 
 
 class Losses(NamedTuple):
@@ -24,14 +23,18 @@ class Losses(NamedTuple):
 
 
 def imitation_loss(output: Output, target: Tensor) -> Losses:
-    """Mean over the batch of the Laplace negative log-likelihood of the closest mode, plus the cross-entropy
-    of naming it. `output.confidence` holds logits; `target` is [B, T, 2]. There are no sample weights: they
-    decide how often a frame is drawn (model/data.py), which costs nothing for the frames that are not."""
+    """One step of expectation maximisation of a mixture of Laplace distributions, mean over the batch: each
+    mode answers for a target by its posterior probability, learns the target by that share (negative
+    log-likelihood per coordinate) and learns to name that share (cross-entropy). Unlike winner-takes-all, a
+    mode that is confident and close enough keeps the target, so that modes split only where they must.
+
+    `output.confidence` holds logits; `target` is [B, T, 2]. There are no sample weights: they decide how
+    often a frame is drawn (model/data.py), which costs nothing for the frames that are not."""
     error = (output.modes - target.unsqueeze(1)).abs()
-    winner = error.detach().sum((-1, -2)).argmin(1)
-    modes = error.shape[1]
-    share = F.one_hot(winner, modes) * (1 - OTHER_MODES_SHARE) + OTHER_MODES_SHARE / modes
-    likelihood = (error / output.scale_m + torch.log(2 * output.scale_m)).mean((-1, -2))
-    trajectory = (likelihood * share).sum(1).mean()
-    mode = F.cross_entropy(output.confidence, winner)
+    density = error / output.scale_m + torch.log(2 * output.scale_m)
+    prior = torch.log_softmax(output.confidence, 1)
+    answers = torch.softmax(prior - density.sum((-1, -2)), 1).detach()
+    share = answers * (1 - OTHER_MODES_SHARE) + OTHER_MODES_SHARE / answers.shape[1]
+    trajectory = (density.mean((-1, -2)) * share).sum(1).mean()
+    mode = -(answers * prior).sum(1).mean()
     return Losses(trajectory + mode, trajectory, mode)

@@ -16,6 +16,7 @@ from model.config import NetworkConfig
 from model.policy import PLAN_POINTS, PLAN_STEP_S
 
 COMMANDS = 4
+PIXEL_MEAN, PIXEL_UNIT = 128.0, 64.0
 SPEED_UNIT_MPS = 10.0
 YAW_RATE_UNIT_RADPS = 0.5
 ACCELERATION_UNIT_MPS2 = 3.0
@@ -91,8 +92,8 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         width, stem = config.width, config.stem_width
+        self.eye = nn.Conv2d(3, stem, 4, stride=4)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, stem, 4, stride=4),
             nn.ReLU(),
             nn.Conv2d(stem, 2 * stem, 3, stride=2, padding=1),
             nn.ReLU(),
@@ -134,14 +135,21 @@ class Network(nn.Module):
         return Output(out.modes, out.confidence.softmax(-1), out.scale_m, out.embedding)
 
     def _tokens(self, images: Tensor, rays: Tensor) -> Tensor:
-        pixels = images.flatten(0, 1).permute(0, 3, 1, 2).float() / 64.0 - 2.0
-        features = self.stem(pixels).flatten(2).transpose(1, 2)
+        pixels = images.flatten(0, 1).permute(0, 3, 1, 2).float()
+        features = self.stem(self._seen(pixels)).flatten(2).transpose(1, 2)
         tokens = features.view(images.shape[0], images.shape[1], *features.shape[1:]) + self.ray(rays)
         tokens = tokens.flatten(1, 2)
         for block in self.token_blocks:
             tokens = block(tokens)
         normed: Tensor = self.token_norm(tokens)
         return normed
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        """The first convolution of (pixels - PIXEL_MEAN) / PIXEL_UNIT, with the scaling done to the few
+        weights instead of the many pixels: a sixth of the time of a training step."""
+        weight = self.eye.weight / PIXEL_UNIT
+        bias = self.eye.bias - PIXEL_MEAN * weight.sum((1, 2, 3)) if self.eye.bias is not None else None
+        return F.conv2d(pixels, weight, bias, stride=self.eye.stride)
 
     def _latents(self, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Tensor:
         state = torch.stack([speed / SPEED_UNIT_MPS, yaw_rate / YAW_RATE_UNIT_RADPS], -1)

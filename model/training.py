@@ -121,13 +121,11 @@ def seen_cameras(count: int, dropout: float, rng: np.random.Generator) -> list[i
 
 
 def _loss(net: Network, batch: Samples, rays: Tensor, cameras: list[int]) -> Tensor:
-    output = net(
-        torch.from_numpy(batch.images)[:, cameras],
-        rays[cameras],
-        torch.from_numpy(batch.speed_mps),
-        torch.from_numpy(batch.yaw_rate_radps),
-        torch.from_numpy(batch.command),
-    )
+    images = torch.from_numpy(batch.images)
+    if len(cameras) < len(rays):
+        images, rays = images[:, cameras], rays[cameras]
+    speed, yaw_rate = torch.from_numpy(batch.speed_mps), torch.from_numpy(batch.yaw_rate_radps)
+    output = net(images, rays, speed, yaw_rate, torch.from_numpy(batch.command))
     return imitation_loss(output, torch.from_numpy(batch.target)).total
 
 
