@@ -10,11 +10,11 @@ from jobs.step import Step
 # What is evaluated is what ships, so compile comes before evaluate (docs/adr/0003).
 _SHIP: tuple[Step, ...] = (
     #    name        function                             reads
-    Step("compile", "jobs.ship:compile_model", ("train",)),
+    Step("compile", "jobs.compile:compile_model", ("train",)),
     Step("evaluate", "jobs.evaluate.step:evaluate", ("label", "check", "train", "compile")),
     Step("gate", "jobs.gate:gate", ("evaluate", "compile"), own_process=False),
-    Step("register", "jobs.ship:register", ("check", "train", "compile", "evaluate", "gate"), ends=True),
-    Step("sign", "jobs.ship:sign", ("train", "compile", "evaluate", "gate", "register")),
+    Step("register", "jobs.register:register", ("check", "train", "compile", "evaluate", "gate"), ends=True),
+    Step("sign", "jobs.sign:sign", ("check", "train", "compile", "evaluate", "register")),
 )
 
 CATALOG: Mapping[str, Sequence[Step]] = MappingProxyType(

@@ -91,10 +91,12 @@ class Settings(Struct, frozen=True):
     gate: GatePolicy = GatePolicy()
     hardware: Name = "cpu-x86-64"
     """Cohort that the bundle is built for."""
+    int8: tuple[str, ...] = ("int8-static",)
+    """Ways of quantising to try (edge.quantize.WAYS); one alone, so that timing noise has no say in which."""
     model_name: Id = "driver"
     """Registered model in MLflow; its alias `champion` is what drives."""
-    base_samples: list[str] = []
-    """Samples files in the store for replay; []: those that the base model was cloned from."""
+    base_samples: tuple[str, ...] = ()
+    """Samples files in the store for replay; (): those that the base model was cloned from."""
     replay_frames: Whole = 12_000
     """Base frames that are replayed at most; they are held in memory."""
     base_seed: Count = 0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from streams.contracts.jobs import Release
+
+Json = dict[str, Any]
 
 
 class Recorded(Struct, frozen=True):
@@ -105,6 +109,8 @@ class Compiled(Struct, frozen=True):
     latency_ms_p99: float
     watts: float
     watts_source: str
+    details: Json = {}
+    """All that edge.compile measured."""
 
 
 class Tally(Struct, frozen=True):

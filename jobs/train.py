@@ -10,6 +10,7 @@ import numpy as np
 
 from jobs.documents import Checked, Labelled, Recorded, Trained
 from jobs.label import unpack
+from jobs.naming import BASE_SAMPLES, CHECKPOINT, GRAPH, open_models
 from jobs.samples import fetch, from_clips, subset
 from jobs.step import Work
 from model import checkpoint as checkpoints
@@ -24,10 +25,6 @@ from registry.datasets import TRAIN, load_dataset
 from registry.errors import Refused
 from registry.models import Models, ModelVersion
 
-CHECKPOINT, GRAPH = "checkpoint.safetensors", "model.onnx"
-"""Files of a model version."""
-BASE_SAMPLES = "fleetwheel.base_samples"
-"""Tag of a model version: JSON list of the samples files it was cloned from."""
 KEEP_EVERY = 50
 """Steps that a killed attempt loses at most."""
 
@@ -39,7 +36,7 @@ def fine_tune(work: Work) -> Trained:
     clips = load_dataset(work.store, work.input("check", Checked).dataset)
     labels = unpack(work.store.get(work.input("label", Labelled).labels))
     taught = from_clips(work.store, clips.split(TRAIN), labels, work.progress)
-    base_samples = settings.base_samples or _base_samples(base)
+    base_samples = list(settings.base_samples) or _base_samples(base)
     cache = Path(work.context.places.scratch) / "samples"
     replay = subset(fetch(work.store, base_samples, cache), settings.replay_frames, settings.seed)
     start = checkpoints.from_bytes(work.store.get(base.files[CHECKPOINT]))
@@ -57,11 +54,6 @@ def clone(work: Work) -> Trained:
     run = _Run(work, open_models(work), {"frames": recorded.frames, "km": round(recorded.km, 3)})
     end = run_cloning(samples, THREE_CAMERAS, chosen.network, chosen.clone, seed=settings.seed, hooks=run.hooks())
     return run.end(end, recorded.samples, recorded.frames, "")
-
-
-def open_models(work: Work) -> Models:
-    """The runs and versions that the job writes to."""
-    return Models(work.context.places.mlflow, work.context.settings.model_name)
 
 
 @dataclass

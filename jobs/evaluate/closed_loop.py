@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from edge.runtimes.onnx import OnnxPolicy
 from msgspec import Struct
 
+from edge.runtimes.onnx import OnnxPolicy
 from jobs.context import Budget
 from jobs.documents import Tally
 from jobs.launchers.local import call_all

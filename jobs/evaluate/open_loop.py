@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edge.runtimes.onnx import OnnxPolicy
-
 from model.data import Samples
 from model.open_loop import evaluate
 from model.rig import THREE_CAMERAS

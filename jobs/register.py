@@ -1,0 +1,65 @@
+"""The end of a job's run in MLflow and, for a candidate that passed, a model version that is the champion."""
+
+from __future__ import annotations
+
+import json
+
+from jobs.documents import Checked, Compiled, Registered, Trained, Verdict
+from jobs.naming import BASE_SAMPLES, CHECKPOINT, GRAPH, figures, link, open_models
+from jobs.step import Work
+from registry.datasets import load_dataset
+from registry.errors import Conflict
+from registry.lineage import Kind, Node
+from registry.models import Models, ModelVersion
+
+
+def register(work: Work) -> Registered:
+    """The step: the run's end in MLflow and, for a candidate that passed, a version that is the champion."""
+    gate, trained = work.input("gate", Verdict), work.input("train", Trained)
+    models = open_models(work)
+    time_ns = work.request.time_ns
+    models.log(trained.run_id, time_ns=time_ns, metrics=figures(work), tags={"verdict": gate.verdict})
+    reasons = gate.reasons if gate.verdict == "fail" else []
+    version = None if reasons else _version(work, models, trained)
+    if version is not None:
+        reasons = _promote(work, models, version)
+        _link_version(work, trained.run_id, version.id)
+    models.finish(trained.run_id, ok=True, time_ns=work.now_ns)
+    return Registered("fail" if reasons else "pass", reasons, version.id if version else "")
+
+
+def _version(work: Work, models: Models, trained: Trained) -> ModelVersion:
+    compiled = work.input("compile", Compiled)
+    files = {
+        CHECKPOINT: work.store.get_file(trained.checkpoint, work.scratch / CHECKPOINT),
+        GRAPH: work.store.get_file(compiled.graph, work.scratch / GRAPH),
+    }
+    tags = {
+        BASE_SAMPLES: json.dumps(trained.base_samples),
+        "base_model": work.request.base_model,
+        "recipe": work.request.recipe,
+    }
+    return models.register(trained.run_id, work.fingerprint, files, tags)
+
+
+def _promote(work: Work, models: Models, version: ModelVersion) -> list[str]:
+    """Make it the champion if the one it was compared with still is; else why not."""
+    base = work.request.base_model
+    try:
+        models.promote(version, models.version(base) if base else None)
+    except Conflict as error:
+        return [f"{version.id} was not compared with what now drives: {error}"]
+    return []
+
+
+def _link_version(work: Work, run_id: str, version: str) -> None:
+    run = Node(Kind.RUN, run_id)
+    edges = [(run, Node(Kind.MODEL, version))]
+    if work.request.base_model:
+        edges.append((Node(Kind.MODEL, work.request.base_model), run))
+    if "check" in work.inputs:
+        dataset = load_dataset(work.store, work.input("check", Checked).dataset)
+        made = Node(Kind.DATASET, dataset.version)
+        edges += [(Node(Kind.CLIP, c.clip_id), made) for c in dataset.clips]
+        edges.append((made, run))
+    link(work, edges)
