@@ -180,9 +180,9 @@ def person(rgb: ArrayLike, trousers: ArrayLike = (40, 44, 70)) -> Mesh:
 
 LAMP_RGB = ((40, 255, 90), (255, 190, 30), (255, 40, 30))
 """By colour number: green, amber, red."""
-LAMP_SPACING_M = 0.85
-HEADS = ((11.5, 0.0, 4.7), (10.0, 1.0, 3.2))
-"""The two heads of a light: metres beyond the line; 0 over the lane or 1 on the kerb; height of the middle."""
+LAMP_SPACING_M = 0.9
+HEADS = ((11.5, 0.0, 4.7), (10.0, 1.0, 3.2), (1.0, 1.15, 3.2))
+"""The three heads of a light: metres beyond the line; 0 over the lane or 1 on the kerb; height of the middle."""
 
 
 def lamps(colour: int, kerb_m: float) -> Mesh:
@@ -191,7 +191,7 @@ def lamps(colour: int, kerb_m: float) -> Mesh:
     up = (colour - 1) * LAMP_SPACING_M
     return join(
         [
-            plates(ORIGIN, [beyond - 0.25, at * kerb_m, z + up], polygon(8, 0.42, np.pi / 8), LAMP_RGB[colour])
+            plates(ORIGIN, [beyond - 0.25, at * kerb_m, z + up], polygon(8, 0.45, np.pi / 8), LAMP_RGB[colour])
             for beyond, at, z in HEADS
         ]
     )

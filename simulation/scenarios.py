@@ -46,7 +46,7 @@ CONDITIONS: dict[str, Condition] = {
         _BASE,
         replace(_BASE, name="left_hand", regions=("left_mph",)),
         replace(_BASE, name="night", darkness=(0.88, 0.96)),
-        replace(_BASE, name="fog", fog_per_m=(0.04, 0.075)),
+        replace(_BASE, name="fog", fog_per_m=(0.03, 0.06)),
         replace(_BASE, name="pedestrians", pedestrians=2),
         replace(_BASE, name="cut_in", cut_ins=1, lead_probability=0.2, parked_probability=0.0),
         replace(_BASE, name="triangle", regions=("right_triangle",)),

@@ -165,7 +165,7 @@ class Builder:
         for beyond, on_kerb, z in HEADS:
             meshes += [
                 boxes(at, [beyond, on_kerb * kerb, z - high / 2], [0.4, 1.1, high], (22, 22, 22)),
-                boxes(at, [beyond + 0.4, kerb, 0], [0.2, 0.2, z], metal),
+                boxes(at, [beyond + 0.4, max(on_kerb, 1.0) * kerb, 0], [0.2, 0.2, z], metal),
             ]
         beyond, _, z = HEADS[0]
         return join([*meshes, boxes(at, [beyond + 0.4, kerb / 2, z + 0.8], [0.2, abs(kerb), 0.2], metal)])

@@ -26,23 +26,26 @@ CROSSING_SHARE = 0.6
 FAR_M = 1e6
 """Where absent road users are kept."""
 
+STOP_BRAKING = 2.0
+"""Deceleration towards a line or a pedestrian, m/s²."""
+
 WAITING, MERGING, IN_LANE = 0, 1, 2
 """What a car that cuts in is doing; a pedestrian waits or (1) walks."""
 
 
 def idm(v: Floats, desired: Floats, gap: Floats, front_v: Floats, headway_s: float = 1.3) -> Floats:
     """Acceleration of the Intelligent Driver Model (Treiber, Hennecke, Helbing, 2000), m/s², broadcast. Who
-    is faster than desired brakes with 3.2 m/s² at most, as long as nobody is ahead."""
+    is faster than desired brakes with 2.1 m/s² at most, as long as nobody is ahead."""
     gap = np.maximum(gap, 0.1)
     wished = 3.0 + np.maximum(v * headway_s + v * (v - front_v) / (2 * np.sqrt(1.6 * 2.0)), 0.0)
     free = 1 - (v / np.maximum(desired, 0.1)) ** 4
-    return np.asarray(np.clip(1.6 * (np.maximum(free, -2.0) - (wished / gap) ** 2), -7.0, 1.6))
+    return np.asarray(np.clip(1.6 * (np.maximum(free, -1.3) - (wished / gap) ** 2), -7.0, 1.6))
 
 
 def stopping(v: Floats, gap: Floats) -> Floats:
-    """Acceleration that comes to rest after `gap` metres along a constant 1.6 m/s² braking profile."""
-    profile = np.sqrt(2 * 1.6 * np.maximum(gap, 0.0))
-    return np.asarray(np.clip((profile - v) / 0.4 - 1.6 * (gap < 60), -7.0, 3.0))
+    """Acceleration that comes to rest after `gap` metres along a profile of constant braking."""
+    profile = np.sqrt(2 * STOP_BRAKING * np.maximum(gap, 0.0))
+    return np.asarray(np.clip((profile - v) / 0.4 - STOP_BRAKING * (gap < 60), -7.0, 3.0))
 
 
 class Lines:
@@ -76,9 +79,9 @@ class Lines:
 
     def must_stop(self, number: Ints, gap: Floats, v: Floats, time_s: float, stopped_at: Ints) -> Bools:
         """Whether line `number`, `gap` metres ahead of a car at `v`, asks it to stop, [B]. An amber light
-        does while 2.5 m/s² suffices; a stop sign does until the car has stood there."""
+        does while 2.8 m/s² suffices; a stop sign does until the car has stood there."""
         kind, colour = self.kind_of(number), self.colour(number, time_s)
-        can_stop = v**2 < 2 * 2.5 * np.maximum(gap, 0.1)
+        can_stop = v**2 < 2 * 2.8 * np.maximum(gap, 0.1)
         light = (kind == LIGHT_LINE) & ((colour == RED) | ((colour == AMBER) & can_stop))
         return np.asarray(light | ((kind == STOP_LINE) & (stopped_at != number)))
 
@@ -154,7 +157,7 @@ class Traffic:
         """A mood that changes every few seconds; now and then the lead stops for no visible reason."""
         block = np.floor(time_s / 5.0 + chance(self.seed, 2)).astype(np.int64)
         mood = chance(self.seed, block, 3)
-        wish = np.where(mood < 0.10, 0.2, (0.55 + 0.5 * mood) * self.limit)
+        wish = np.where(mood < 0.08, 0.2, (0.55 + 0.5 * mood) * self.limit)
         return np.minimum(wish, self.roads.at(self.roads.speed_cap, self.car_s[:, LEAD]))
 
     def _drive_cut_in(self, dt_s: float, ego_s: Floats, ego_v: Floats) -> None:

@@ -33,8 +33,11 @@ from simulation.traffic import (
 
 PHYSICS_S = 0.1
 """Physics steps at 10 Hz."""
-STOP_ZONE_M, STOPPED_MPS = 8.0, 0.5
-"""A stop counts if the vehicle was this slow with its bumper this near the line."""
+STOP_ZONE_M = 8.0
+"""A stop counts with the bumper this near the line."""
+STOPPED_MPS, HALTED_MPS = 0.3, 1.0
+"""The expert stands below the first; a policy is said to have missed a stop if it never went below the
+second: slower than a walk."""
 NEAR_M = 40.0
 """Within this distance ahead an object can be told from its pixels at 96 pixels a camera."""
 
@@ -220,7 +223,7 @@ class World:
         speed = wish * (0.6 + 0.35 * chance(seed, 101))
         self.motion = Motion(x, y, heading, speed, np.zeros(count), curvature)
         self.travelled_m = np.zeros(count)
-        self.stopped_at = np.full(count, -1)
+        self.stopped_at, self.halted_at = np.full(count, -1), np.full(count, -1)
         self.missed_stop, self.ran_red = np.zeros(count, bool), np.zeros(count, bool)
 
     def _locate(self) -> None:
@@ -235,10 +238,11 @@ class World:
         near = line_s - self.front_s < STOP_ZONE_M
         self._judge_line(number, self.front_s >= line_s)
         self.stopped_at = np.where(near & (self.motion.speed < STOPPED_MPS), number, self.stopped_at)
+        self.halted_at = np.where(near & (self.motion.speed < HALTED_MPS), number, self.halted_at)
 
     def _judge_line(self, number: Ints, crossed: Bools) -> None:
         kind = self.lines.kind_of(number)
-        self.missed_stop |= crossed & (kind == STOP_LINE) & (self.stopped_at != number)
+        self.missed_stop |= crossed & (kind == STOP_LINE) & (self.halted_at != number)
         self.ran_red |= crossed & (kind == LIGHT_LINE) & (self.lines.colour(number, self.time_s) == RED)
 
     def _times_to_collision(self) -> tuple[Floats, Floats]:
