@@ -19,7 +19,7 @@ class Reading(NamedTuple):
     """1 on the frame where the driver took over."""
     acceleration_mps2: float = math.nan
     disagreement: float = math.nan
-    """Hindsight miss of the plan that ends now, as its rank among this vehicle's recent ones; 0 for a miss that the
+    """Hindsight miss of the plan that ends now, as its rank among this vehicle's recent ones; 0 for one that the
     policy expected."""
     uncertainty: float = math.nan
     """Predicted scale, as its rank."""

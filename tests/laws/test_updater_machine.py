@@ -1,0 +1,210 @@
+"""Whatever happens, and wherever the power goes: only verified bytes boot, and what was proven keeps booting."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from edge.agent.bundles import BadBundle
+from edge.agent.tuf_source import Unavailable
+from edge.agent.updater import Installer, model_file
+from edge.agent.updates import Conditions, Do, Phase, Policy
+from streams.contracts.jobs import Release
+from streams.contracts.releases import Rollout, RolloutState
+from tests.unit.vehicle_bundles import HARDWARE, bundle
+
+POLICY = Policy(healthy_frames=2, unhealthy_frames=2, window_s=1e9, max_boots=2, retry_s=0)
+FIT, UNFIT, UNTRUSTED = "fit", "unfit", "untrusted"
+
+
+class PowerCut(BaseException):
+    """Not an Exception: nothing in the program may catch it."""
+
+
+@contextmanager
+def power_for(steps: int | None) -> Iterator[None]:
+    """Lets so many changes of the disk happen, then cuts the power before the next one."""
+    left = [10**9 if steps is None else steps]
+
+    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if left[0] <= 0:
+                raise PowerCut
+            left[0] -= 1
+            return original(*args, **kwargs)
+
+        return call
+
+    with ExitStack() as stack:
+        for name in ("replace", "symlink_to", "unlink", "mkdir", "open"):
+            stack.enter_context(patch.object(Path, name, counted(getattr(Path, name))))
+        stack.enter_context(patch("shutil.rmtree", counted(shutil.rmtree)))
+        stack.enter_context(patch("os.fsync", counted(lambda _: None)))
+        yield
+
+
+class Shop:
+    """A source of bundles without the cryptography, which test_agent_updater.py has."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.kinds: dict[int, str] = {}
+
+    def fetch(self, release: Release, hardware: str) -> Path:
+        kind = self.kinds[release.version]
+        if kind == UNTRUSTED:
+            raise Unavailable(f"release {release.version} does not verify")
+        path = self.folder / f"{release.version}.zip"
+        model = b"model %d" % release.version
+        return bundle(path, model, hardware=hardware if kind == FIT else "another")
+
+
+class Updater(RuleBasedStateMachine):
+    """One vehicle, its fleet, and its mains plug."""
+
+    @initialize()
+    def build(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="updater-"))
+        self.shop = Shop(self.folder)
+        self.rotten: set[str] = set()
+        self.highest = 0
+        self.time_ns = 0
+        self.proven_once = False
+        self.restart(None)
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder)
+
+    def restart(self, power: int | None) -> None:
+        """Starts the process until it comes up: the power may go while it mends the last cut."""
+        try:
+            with power_for(power):
+                self.vehicle = Installer(self.folder / "vehicle", HARDWARE, self.shop, POLICY)
+        except PowerCut:
+            with power_for(None):
+                self.vehicle = Installer(self.folder / "vehicle", HARDWARE, self.shop, POLICY)
+
+    @rule(kind=st.sampled_from([FIT, FIT, FIT, UNFIT, UNTRUSTED]))
+    def publish(self, kind: str) -> None:
+        self.shop.kinds[len(self.shop.kinds) + 1] = kind
+
+    @precondition(lambda self: self.shop.kinds)
+    @rule(data=st.data(), state=st.sampled_from(list(RolloutState)), power=st.none() | st.integers(0, 12))
+    def offer(self, data: st.DataObject, state: RolloutState, power: int | None) -> None:
+        versions = sorted(self.shop.kinds)
+        version = data.draw(st.sampled_from(versions[-2:]))
+        previous = release(version - 1) if version > 1 else None
+        rollout = Rollout("r", HARDWARE, 1, state, release(version), previous, share=1.0)
+        self.under(power, lambda: self.vehicle.offer(rollout, "v1"))
+
+    @rule(parked=st.sampled_from([True, True, False]), power=st.none() | st.integers(0, 40))
+    def step(self, parked: bool, power: int | None) -> None:
+        self.time_ns += 10**9
+        self.under(power, lambda: self.vehicle.step(self.time_ns, Conditions(parked)))
+
+    @rule(healthy=st.sampled_from([True, True, False]), power=st.none() | st.integers(0, 12))
+    def drive(self, healthy: bool, power: int | None) -> None:
+        """A boot, some frames, and what follows from them."""
+
+        def go() -> None:
+            self.vehicle.boot()
+            for _ in range(2):
+                self.time_ns += 1
+                self.vehicle.health(self.time_ns, healthy)
+            self.vehicle.step(self.time_ns, Conditions(parked=False))
+
+        self.under(power, go)
+
+    @rule()
+    def cut(self) -> None:
+        self.restart(None)
+
+    @rule(slot=st.sampled_from(["a", "b"]))
+    def rot(self, slot: str) -> None:
+        path = self.folder / "vehicle/slots" / slot / "model.onnx"
+        if path.exists():
+            path.write_bytes(b"rotten")
+            self.rotten.add(slot)
+
+    def under(self, power: int | None, go: Callable[[], object]) -> None:
+        """Does something with so much power; after a cut the vehicle starts again."""
+        try:
+            with power_for(power):
+                go()
+        except PowerCut:
+            self.restart(power)
+
+    @invariant()
+    def only_verified_bytes_boot(self) -> None:
+        if not hasattr(self, "vehicle"):
+            return
+        before = self.vehicle.state
+        with power_for(None):
+            slot = self.vehicle.boot()
+        after = self.vehicle.state
+        if slot is not None:
+            installed = after.slot(after.active)
+            assert installed is not None and self.shop.kinds[installed.version] == FIT
+            assert model_file(slot).read_bytes() == b"model %d" % installed.version
+            assert (self.folder / "vehicle/current").resolve() == slot.resolve()
+        active = before.slot(before.active)
+        if active is not None and active.proven and before.active not in self.rotten:
+            assert slot is not None, "a proven and undamaged slot must boot"
+        self.rotten = {s for s in self.rotten if (self.folder / "vehicle/slots" / s / "model.onnx").exists()}
+
+    @invariant()
+    def the_release_counter_never_falls(self) -> None:
+        if hasattr(self, "vehicle"):
+            assert self.vehicle.state.highest >= self.highest
+            self.highest = self.vehicle.state.highest
+
+    @invariant()
+    def the_state_on_disk_is_the_state_in_memory(self) -> None:
+        if hasattr(self, "vehicle") and (self.folder / "vehicle/state.json").exists():
+            again = self.vehicle._load()
+            assert (again.active, again.a, again.b) == (
+                self.vehicle.state.active,
+                self.vehicle.state.a,
+                self.vehicle.state.b,
+            )
+
+
+def release(version: int) -> Release:
+    return Release(version, f"m{version}", f"b{version}", "0" * 64, 1, HARDWARE)
+
+
+Updater.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestUpdater = Updater.TestCase
+
+
+def test_without_faults_the_newest_fit_release_gets_in(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    vehicle = Installer(tmp_path / "vehicle", HARDWARE, shop, POLICY)
+    for version, kind in enumerate([FIT, UNTRUSTED, UNFIT, FIT], start=1):
+        shop.kinds[version] = kind
+        vehicle.offer(Rollout("r", HARDWARE, 1, RolloutState.COMPLETE, release(version), None, 1.0), "v1")
+        done = [vehicle.step(version, Conditions(parked=True)) for _ in range(2)]
+        if kind != FIT:
+            assert done[0] is Do.DOWNLOAD and vehicle.release == "1"
+            continue
+        assert done == [Do.DOWNLOAD, Do.SWITCH] and vehicle.boot() is not None
+        for i in range(2):
+            vehicle.health(i, healthy=True)
+        assert vehicle.step(9, Conditions(parked=False)) is Do.COMMIT
+    assert vehicle.release == "4" and vehicle.state.phase is Phase.COMMITTED
+
+
+def test_bad_bundles_are_told_from_untrusted_ones() -> None:
+    assert not issubclass(Unavailable, BadBundle) and not issubclass(BadBundle, Unavailable)
