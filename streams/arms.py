@@ -47,6 +47,8 @@ class Tally(msgspec.Struct, frozen=True):
     evidence: tuple[float, ...] = evidence.NONE
     failed: frozenset[str] = frozenset()
     """Vehicles that have been counted as failures: each counts once."""
+    drove: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+    """Vehicles that drove as candidates, and as controls."""
     excused: frozenset[str] = frozenset()
     """Vehicles that still tell of an update they undid before this rollout."""
 
@@ -80,19 +82,22 @@ class Tally(msgspec.Struct, frozen=True):
 
 def count(tally: Tally, rollout: Rollout, reports: Sequence[Telemetry]) -> Tally:
     """Add what was driven since the rollout began; sums, so the order of the reports does not matter."""
-    arms = [tally.candidate, tally.control]
+    arms, drove = [tally.candidate, tally.control], list(tally.drove)
     for report in (r for r in reports if r.time_ns >= tally.began_ns):
         arm = ran(rollout, report)
         if arm != NEITHER:
-            arms[arm] = _driven(arms[arm], report)
+            drove[arm] = drove[arm] if report.vehicle in drove[arm] else drove[arm] | {report.vehicle}
+            arms[arm] = replace(_driven(arms[arm], report), vehicles=len(drove[arm]))
     excused, undone = set(tally.excused), set[str]()
     for report in sorted(reports, key=lambda r: (r.time_ns, r.event_id)):
         if report.update_state != ROLLED_BACK:
             excused.discard(report.vehicle)
         elif report.vehicle not in excused and report.time_ns >= tally.began_ns:
             undone.add(report.vehicle)
-    changed = {"candidate": arms[CANDIDATE], "control": arms[CONTROL], "excused": frozenset(excused)}
-    tally = replace(tally, **changed)
+    candidate, control = arms
+    tally = replace(
+        tally, candidate=candidate, control=control, drove=(drove[0], drove[1]), excused=frozenset(excused)
+    )
     return tally.fail(CANDIDATE, (v for v in undone if assigned(rollout, v) == CANDIDATE))
 
 

@@ -93,11 +93,11 @@ class InlineEngine:
 
     def run_until_idle(self, rounds: int = 10_000) -> int:
         """Rounds until no record is left to take, its own outputs included; the number of records taken."""
-        taken = 0
+        taken = self.step()
         for _ in range(rounds):
-            taken += self.step()
             if not self.lag():
                 break
+            taken += self.step(timeout_s=1.0)
         return taken
 
     def lag(self) -> int:

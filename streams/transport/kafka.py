@@ -1,0 +1,378 @@
+"""Kafka: a transport over a real broker. Idempotent or transactional producer; consumers read only what is
+committed. Topics are made from the table."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo, OffsetSpec
+from confluent_kafka.cimpl import NewTopic
+
+from streams.contracts.codec import Headers
+from streams.topics import TOPICS, Topic
+from streams.transport.base import (
+    ConnectionFailed,
+    Fenced,
+    Position,
+    Positions,
+    Record,
+    Retry,
+    TransportError,
+    check_record,
+    topic_of,
+)
+
+_log = logging.getLogger(__name__)
+_log.addHandler(logging.NullHandler())
+_RESULT = TypeVar("_RESULT")
+Settings = dict[str, str | int | float | bool]
+_BATCH_OVERHEAD = 10_000
+"""Bytes of framing that a broker's limit must allow beside the largest record."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConfig:
+    """Where the broker is, and how to speak with it."""
+
+    bootstrap: str
+    """HOST:PORT, or several with commas."""
+    transactional_id: str = ""
+    """Given: what is published and what is committed become visible together, and an older process of the same
+    id is fenced off. Empty: an idempotent producer, at least once."""
+    prefix: str = ""
+    """Before every topic and group: several fleets on one broker."""
+    replication: int = 1
+    timeout_s: float = 30.0
+    connect_s: float = 5.0
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Further settings of librdkafka, such as security.protocol."""
+
+
+@dataclass(slots=True)
+class _Reader:
+    consumer: Consumer
+    topics: tuple[str, ...]
+    next: Positions
+
+
+class KafkaTransport:
+    """See Transport. Not for use from several threads."""
+
+    def __init__(self, config: KafkaConfig) -> None:
+        """Connects and makes the topics that are missing. Raises ConnectionFailed within seconds."""
+        self.config = config
+        self._admin = AdminClient(self._settings({}), logger=_log)
+        self._connect()
+        self._create_topics()
+        self._producer = self._new_producer()
+        self._in_transaction = False
+        self._failed: list[str] = []
+        self._readers: dict[str, _Reader] = {}
+
+    def publish(self, topic: str, key: bytes, headers: Headers, value: bytes) -> None:
+        """Buffered; see Transport."""
+        check_record(topic_of(topic), key, headers, value)
+        self._begin()
+        while True:
+            try:
+                self._producer.produce(
+                    self.config.prefix + topic, value, key, headers=list(headers), on_delivery=self._delivered
+                )
+                self._producer.poll(0)
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                raise _named(error) from error
+
+    def flush(self) -> None:
+        """In a transaction: commit it."""
+        if self._in_transaction:
+            self._commit_transaction(None, {})
+            return
+        left = self._producer.flush(self.config.timeout_s)
+        failed, self._failed = self._failed, []
+        if left or failed:
+            raise Retry(f"{left + len(failed)} records were not taken by {self.config.bootstrap}: {failed[:3]}")
+
+    def poll(self, group: str, topics: Sequence[str], limit: int, timeout_s: float = 0.0) -> list[Record]:
+        """See Transport."""
+        reader = self._reader(group, topics)
+        records = self._take(reader, limit, 0.0)
+        ends = time.monotonic() + timeout_s
+        while not records and (left := ends - time.monotonic()) > 0:
+            records = self._take(reader, 1, min(left, 0.1))
+            if records:
+                records += self._take(reader, limit - 1, 0.0)
+        return records
+
+    def commit(self, group: str, positions: Mapping[Position, int]) -> None:
+        """See Transport."""
+        if self.config.transactional_id:
+            self._begin()
+            self._commit_transaction(group, positions)
+            return
+        self.flush()
+        reader = self._readers.get(group)
+        consumer = reader.consumer if reader else self._new_consumer(group)
+        try:
+            _call(lambda: consumer.commit(offsets=self._offsets(positions), asynchronous=False))
+        finally:
+            if reader is None:
+                consumer.close()
+
+    def committed(self, group: str, topics: Sequence[str]) -> Positions:
+        """See Transport."""
+        consumer = self._new_consumer(group)
+        try:
+            wanted = [TopicPartition(self.config.prefix + t, p) for t, p in self._partitions(topics)]
+            found = _call(lambda: consumer.committed(wanted, timeout=self.config.timeout_s))
+        finally:
+            consumer.close()
+        return {(self._bare(f.topic), f.partition): f.offset for f in found if f.offset >= 0}
+
+    def seek(self, group: str, topics: Sequence[str], positions: Mapping[Position, int]) -> None:
+        """See Transport."""
+        self._drop_reader(group)
+        self._readers[group] = self._open(group, topics, dict(positions))
+
+    def lag(self, group: str, topics: Sequence[str]) -> int:
+        """Counts a transaction's marker as a record until poll has passed it."""
+        reader = self._reader(group, topics)
+        ends = self.end_offsets(topics)
+        return sum(max(0, end - reader.next.get(place, 0)) for place, end in ends.items())
+
+    def end_offsets(self, topics: Sequence[str]) -> Positions:
+        """See Transport."""
+        newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        places = [TopicPartition(self.config.prefix + t, p) for t, p in self._partitions(topics)]
+        asked = self._admin.list_offsets(dict.fromkeys(places, newest), request_timeout=self.config.timeout_s)
+        return {(self._bare(p.topic), p.partition): max(self._result(f), 0) for p, f in asked.items()}
+
+    def restart(self, group: str) -> None:
+        """As if the group's process had died: polling goes on from what was committed."""
+        self._drop_reader(group)
+
+    def close(self) -> None:
+        """See Transport."""
+        try:
+            self.flush()
+        finally:
+            for group in list(self._readers):
+                self._drop_reader(group)
+
+    # --- topics
+
+    def _connect(self) -> None:
+        if not re.fullmatch(r"[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*", self.config.bootstrap):
+            raise ConnectionFailed(f"{self.config.bootstrap!r} is not HOST:PORT")
+        try:
+            self._admin.list_topics(timeout=self.config.connect_s)
+        except KafkaException as error:
+            raise ConnectionFailed(
+                f"no Kafka broker answers at {self.config.bootstrap} within {self.config.connect_s:g} s: "
+                f"start one (make kafka) or name another ({error.args[0].str()})"
+            ) from error
+
+    def _create_topics(self) -> None:
+        wanted = [self._new_topic(t) for t in TOPICS]
+        for name, made in self._admin.create_topics(wanted, operation_timeout=self.config.timeout_s).items():
+            try:
+                made.result(timeout=self.config.timeout_s)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise TransportError(f"topic {name} could not be made: {error.args[0].str()}") from error
+        self._await_topics()
+
+    def _new_topic(self, topic: Topic) -> NewTopic:
+        settings = {
+            "retention.ms": str(topic.retention_ms),
+            "cleanup.policy": "compact" if topic.compacted else "delete",
+            "max.message.bytes": str(topic.max_bytes + _BATCH_OVERHEAD),
+        }
+        return NewTopic(
+            self.config.prefix + topic.name,
+            num_partitions=topic.partitions,
+            replication_factor=self.config.replication,
+            config=settings,
+        )
+
+    def _await_topics(self) -> None:
+        """A topic that was just made may have no leader yet, and its offsets cannot be asked for."""
+        ends = time.monotonic() + self.config.timeout_s
+        while True:
+            known = _call(lambda: self._admin.list_topics(timeout=self.config.timeout_s)).topics
+            found = [known.get(self.config.prefix + t.name) for t in TOPICS]
+            if all(t and t.partitions and all(p.leader >= 0 for p in t.partitions.values()) for t in found):
+                return
+            if time.monotonic() > ends:
+                raise Retry(f"{self.config.bootstrap} has no leader for every topic yet")
+            time.sleep(0.05)
+
+    def _partitions(self, topics: Sequence[str]) -> list[Position]:
+        return [(t, p) for t in topics for p in range(topic_of(t).partitions)]
+
+    def _result(self, future: Future[ListOffsetsResultInfo]) -> int:
+        return int(_call(lambda: future.result(timeout=self.config.timeout_s)).offset)
+
+    def _bare(self, topic: str) -> str:
+        return topic.removeprefix(self.config.prefix)
+
+    # --- producing
+
+    def _new_producer(self) -> Producer:
+        settings: Settings = {
+            "enable.idempotence": True,
+            "acks": "all",
+            "compression.type": "zstd",
+            "partitioner": "consistent",
+            "linger.ms": 5,
+            "message.max.bytes": max(t.max_bytes for t in TOPICS) + _BATCH_OVERHEAD,
+            "delivery.timeout.ms": int(self.config.timeout_s * 1000),
+        }
+        if self.config.transactional_id:
+            settings["transactional.id"] = self.config.prefix + self.config.transactional_id
+            settings["transaction.timeout.ms"] = int(self.config.timeout_s * 1000)
+        producer = Producer(self._settings(settings), logger=_log)
+        if self.config.transactional_id:
+            _call(lambda: producer.init_transactions(self.config.timeout_s))
+        return producer
+
+    def _begin(self) -> None:
+        if self.config.transactional_id and not self._in_transaction:
+            _call(self._producer.begin_transaction)
+            self._in_transaction = True
+
+    def _commit_transaction(self, group: str | None, positions: Mapping[Position, int]) -> None:
+        """All or nothing: what fails is taken back whole."""
+        self._in_transaction = False
+        try:
+            if group is not None and positions:
+                metadata = self._reader(
+                    group, sorted({t for t, _ in positions})
+                ).consumer.consumer_group_metadata()
+                self._producer.send_offsets_to_transaction(
+                    self._offsets(positions), metadata, self.config.timeout_s
+                )
+            self._producer.commit_transaction(self.config.timeout_s)
+        except KafkaException as error:
+            named = _named(error)
+            if not isinstance(named, Fenced):
+                _call(lambda: self._producer.abort_transaction(self.config.timeout_s))
+            raise named from error
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed.append(f"{message.topic()}: {error.str()}")
+
+    # --- consuming
+
+    def _reader(self, group: str, topics: Sequence[str]) -> _Reader:
+        if group not in self._readers:
+            self._readers[group] = self._open(group, topics, self.committed(group, topics))
+        return self._readers[group]
+
+    def _open(self, group: str, topics: Sequence[str], positions: Positions) -> _Reader:
+        consumer = self._new_consumer(group)
+        start = [
+            TopicPartition(self.config.prefix + t, p, positions.get((t, p), OFFSET_BEGINNING))
+            for t, p in self._partitions(topics)
+        ]
+        _call(lambda: consumer.assign(start))
+        return _Reader(consumer, tuple(topics), positions)
+
+    def _new_consumer(self, group: str) -> Consumer:
+        settings: Settings = {
+            "group.id": self.config.prefix + group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,
+        }
+        return Consumer(self._settings(settings), logger=_log)
+
+    def _drop_reader(self, group: str) -> None:
+        reader = self._readers.pop(group, None)
+        if reader is not None:
+            reader.consumer.close()
+
+    def _take(self, reader: _Reader, limit: int, timeout_s: float) -> list[Record]:
+        records: list[Record] = []
+        for message in _call(lambda: reader.consumer.consume(limit, timeout_s)) if limit > 0 else ():
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                raise Retry(f"{message.topic()}: {error.str()}")
+            topic, partition, offset = self._place(message)
+            if error is None:
+                records.append(_record(topic, partition, offset, message))
+            # The end's offset also passes the markers of transactions, which are no messages.
+            reader.next[topic, partition] = offset + (error is None)
+        return records
+
+    def _place(self, message: Message) -> tuple[str, int, int]:
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        assert topic is not None and partition is not None and offset is not None
+        return self._bare(topic), partition, offset
+
+    def _offsets(self, positions: Mapping[Position, int]) -> list[TopicPartition]:
+        return [TopicPartition(self.config.prefix + t, p, offset) for (t, p), offset in sorted(positions.items())]
+
+    def _settings(self, settings: Settings) -> Settings:
+        return {"bootstrap.servers": self.config.bootstrap, **settings, **self.config.options}
+
+
+def _record(topic: str, partition: int, offset: int, message: Message) -> Record:
+    return Record(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        key=_bytes(message.key()),
+        headers=_headers(message),
+        value=_bytes(message.value()),
+        time_ns=max(message.timestamp()[1], 0) * 1_000_000,
+    )
+
+
+def _headers(message: Message) -> Headers:
+    headers = message.headers() or []
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return tuple((name, _bytes(value)) for name, value in pairs)
+
+
+def _bytes(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
+
+
+def _call(action: Callable[[], _RESULT]) -> _RESULT:
+    """The client's errors under our names."""
+    try:
+        return action()
+    except KafkaException as error:
+        raise _named(error) from error
+
+
+def _named(error: KafkaException) -> TransportError:
+    cause = error.args[0]
+    fenced = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+    if cause.code() in fenced:
+        return Fenced(f"another process uses this transactional id: {cause.str()}")
+    if cause.fatal():
+        return TransportError(f"the Kafka client cannot go on: {cause.str()}")
+    return Retry(cause.str())
