@@ -324,26 +324,24 @@ def _checked_points(points_m: list[tuple[float, float]]) -> NDArray[np.float32]:
 
 def _decode_images(views: list[list[bytes]], limits: ClipLimits) -> NDArray[np.uint8]:
     """Encoded images [C][N] to uint8 [N, C, H, W, 3]."""
-    width, height = _image_size(views[0][0], limits)
+    with _open_image(views[0][0], limits) as first:
+        width, height = first.size
     shape = (len(views[0]), len(views), height, width, 3)
     if (size := int(np.prod(shape, dtype=np.int64))) > limits.array_bytes:
         raise Refused(f"the clip's images take {size} bytes; at most {limits.array_bytes}")
     images = np.empty(shape, np.uint8)
     for c, view in enumerate(views):
         for n, data in enumerate(view):
-            if (found := _image_size(data, limits)) != (width, height):
-                raise ValueError(f"image sizes differ: {found} and {(width, height)} px")
-            with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            with _open_image(data, limits) as image:
+                if image.size != (width, height):
+                    raise ValueError(f"image sizes differ: {image.size} and {(width, height)} px")
                 images[n, c] = np.asarray(image.convert("RGB"))
     return images
 
 
-_FORMATS = ("JPEG", "PNG", "WEBP")
-
-
-def _image_size(data: bytes, limits: ClipLimits) -> tuple[int, int]:
-    """Width and height from the header, before any pixel is decoded."""
-    with Image.open(BytesIO(data), formats=_FORMATS) as image:
-        if image.width * image.height > limits.image_pixels:
-            raise Refused(f"an image of {image.width}x{image.height} px; at most {limits.image_pixels} px")
-        return image.width, image.height
+def _open_image(data: bytes, limits: ClipLimits) -> Image.Image:
+    """An image whose header was read, but no pixel yet."""
+    image = Image.open(BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
+    if image.width * image.height > limits.image_pixels:
+        raise Refused(f"an image of {image.width}x{image.height} px; at most {limits.image_pixels} px")
+    return image

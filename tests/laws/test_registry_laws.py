@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mcap.writer import CompressionType
 
 from registry.audit import AuditLog, Head
+from registry.clips import read_clip
 from registry.datasets import DatasetClip, make_dataset, save_dataset, split_of
 from registry.errors import Corrupt, Refused
 from registry.lineage import MADE_FROM, Kind, Lineage, Node
 from registry.store import Store, canonical_json
 from streams.contracts.ids import sha256_hex
+from tests.unit.clip_bytes import whole_clip
 
 json_values = st.recursive(
     st.none()
@@ -42,6 +45,28 @@ def test_canonical_json_does_not_know_the_order_of_keys(value: dict[str, object]
     items = list(value.items())
     random.shuffle(items)  # type: ignore[attr-defined]
     assert canonical_json(dict(items)) == canonical_json(value)
+
+
+_UNCHECKED = whole_clip(3, CompressionType.NONE, checksums=False)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(_UNCHECKED) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_whatever_a_clip_holds_reading_it_gives_frames_or_a_clear_error(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(_UNCHECKED)
+    for at, value in changes:
+        data[at] = value
+    try:
+        clip = read_clip(bytes(data))
+    except (Corrupt, Refused):
+        return
+    assert clip.images.shape[0] == len(clip.times_ns) == len(clip.plan_m) == len(clip.rules)
+
+
+@given(st.binary(max_size=300))
+def test_noise_is_no_clip(noise: bytes) -> None:
+    with pytest.raises(Corrupt):
+        read_clip(noise)
 
 
 _vehicles = st.sampled_from([f"v{n}" for n in range(6)])

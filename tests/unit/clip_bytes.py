@@ -45,10 +45,15 @@ class ClipWriter:
     """Messages to MCAP bytes; each channel is opened when it is first used."""
 
     def __init__(
-        self, metadata: dict[str, str] | None = None, compression: CompressionType = CompressionType.ZSTD
+        self,
+        metadata: dict[str, str] | None = None,
+        compression: CompressionType = CompressionType.ZSTD,
+        checksums: bool = True,
     ) -> None:
         self._out = io.BytesIO()
-        self._writer = Writer(self._out, compression=compression, enable_data_crcs=True)
+        self._writer = Writer(
+            self._out, compression=compression, enable_crcs=checksums, enable_data_crcs=checksums
+        )
         self._writer.start()
         self._channels: dict[str, int] = {}
         self._writer.add_metadata(
@@ -71,9 +76,11 @@ class ClipWriter:
         return self._out.getvalue()
 
 
-def whole_clip(frames: int = 20, compression: CompressionType = CompressionType.ZSTD) -> bytes:
+def whole_clip(
+    frames: int = 20, compression: CompressionType = CompressionType.ZSTD, checksums: bool = True
+) -> bytes:
     """Frame n: left camera all 2n, front camera all 2n + 1, 36 km/h + n, plan n, driver's plan n + 0.5."""
-    clip = ClipWriter(compression=compression)
+    clip = ClipWriter(compression=compression, checksums=checksums)
     for n in range(frames):
         time_ns = START_NS + n * STEP_NS
         signals = {"Vehicle.Speed": 36.0 + n, "Vehicle.AngularVelocity.Yaw": 90.0}
