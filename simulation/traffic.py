@@ -206,9 +206,12 @@ class Traffic:
         """A lead that drove off leaves a pause, then perhaps another joins far ahead."""
         gap = self.car_s[:, LEAD] - ego_s
         left = (gap > 130.0) & (gap < FAR_M / 2)
-        self.lead_wait_s = np.where(left, 4.0 + 8.0 * chance(self.seed, self.spawns[:, LEAD], 8), self.lead_wait_s)
+        due = (gap > FAR_M / 2) & (self.lead_wait_s < 0)
+        if not (left | due).any():
+            return
+        pause_s = 4.0 + 8.0 * chance(self.seed, self.spawns[:, LEAD], 8)
+        self.lead_wait_s = np.where(left, pause_s, self.lead_wait_s)
         self.car_s[left, LEAD] = FAR_M * 2
-        due = (self.car_s[:, LEAD] > FAR_M / 2) & (self.lead_wait_s < 0)
         self.spawns[due, LEAD] += 1
         comes = due & (chance(self.seed, self.spawns[:, LEAD], 9) < self.lead_probability)
         self.lead_wait_s = np.where(due & ~comes, 10.0, self.lead_wait_s)
@@ -218,6 +221,8 @@ class Traffic:
     def _respawn_cut_in(self, ego_s: Floats) -> None:
         gap = self.car_s[:, CUT_IN] - ego_s
         gone = self.has_cut_in & ((gap > 110.0) | (gap < -8.0))
+        if not gone.any():
+            return
         self.spawns[gone, CUT_IN] += 1
         self.cut_phase[gone] = WAITING
         place = ego_s + 45.0 + 50.0 * chance(self.seed, self.spawns[:, CUT_IN], 12)
@@ -228,6 +233,8 @@ class Traffic:
         for car in range(ONCOMING, CARS):
             gap = self.car_s[:, car] - ego_s
             gone = ((gap < -25.0) | (gap > FAR_M / 2)) & (self.oncoming > car - ONCOMING)
+            if not gone.any():
+                continue
             self.spawns[gone, car] += 1
             place = ego_s + 100.0 + 120.0 * chance(self.seed, self.spawns[:, car], 13, car)
             self._place(car, gone, place, -self.lane_d, -0.8 * self.limit)
@@ -236,6 +243,8 @@ class Traffic:
         for person in range(PEOPLE):
             gone = (self.person_s[:, person] - ego_s < -6.0) | (self.person_s[:, person] > FAR_M / 2)
             gone &= self.people > person
+            if not gone.any():
+                continue
             self.person_spawns[gone, person] += 1
             draw = [chance(self.seed, self.person_spawns[:, person], 14, person, i) for i in range(3)]
             place = ego_s + 60.0 + (person + draw[0]) * 50.0
