@@ -132,7 +132,7 @@ def start(function: str, argument: Struct, log: Path, hold: Path | None = None) 
     """Begin a call; `finish` gives its result. The child ends when its standard input closes, so it does not
     outlive this process, however that ends."""
     with log.open("ab") as errors:
-        process = subprocess.Popen(  # noqa: S603  our own module
+        process = subprocess.Popen(
             [sys.executable, "-m", "jobs.launchers.child", *([str(hold)] if hold else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
