@@ -64,7 +64,7 @@ class NativeKafka:
         part.rename(self.directory / "libs")
         return self
 
-    def start(self, timeout_s: float = 90.0) -> NativeKafka:
+    def start(self, timeout_s: float = 180.0) -> NativeKafka:
         """Format the data folder where it is new, start, wait until the port answers. Raises KafkaUnavailable."""
         if port_answers(self.port):
             raise KafkaUnavailable(f"port {self.port} is taken: name another, or end what listens there")
@@ -103,8 +103,8 @@ class NativeKafka:
         return 0 if self._process is None else self._process.wait()
 
     def remove(self) -> None:
-        """Stop, and remove its data and log."""
-        self.stop()
+        """End it at once, and remove its data and log."""
+        self.kill()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def __enter__(self) -> NativeKafka:

@@ -81,6 +81,7 @@ class Dedup:
 
     def step(self, state: Seen, batch: Sequence[Message], now_ns: int) -> Outcome[Seen]:
         """Pass the first of each id; O(batch), whatever the window holds."""
+        state = state.remember({}, now_ns)
         new: dict[str, int] = {}
         emits: list[Emit] = []
         refused: list[Refused] = []

@@ -1,11 +1,14 @@
 """Novelty: how unlike the fleet's recent past an event is, as a p-value, so that the threshold is the false-alarm
 rate.
 
-For each cell, and for all cells together, a model holds a bounded set of prototypes (online k-centres: the radius
-breathes so that the set stays full; after Charikar et al. 1997) and a bounded reservoir of the distances of recent
-events. An event's distance is the mean cosine distance to its k nearest prototypes; its smoothed conformal p-value
-(Vovk, Gammerman, Shafer 2005) is its place among the recent distances. A slot of the reservoir is chosen by the
-hash of the event's id and overwritten, so the reservoir forgets and the p-value follows drift.
+For each cell, and for all cells together, a model holds a bounded set of prototypes (online k-centres after
+Charikar et al. 1997: the radius breathes so that the set stays full) and a bounded reservoir of the distances of
+recent events. An event's distance is the mean cosine distance to its k nearest predecessors, prototypes standing
+for as many as they weigh; its smoothed conformal p-value (Vovk, Gammerman, Shafer 2005) is its place among the
+recent distances. A slot of the reservoir is chosen by the hash of the event's id and overwritten, so the
+reservoir forgets and the p-value follows drift; what lag is left is taken out by a level that rises while too
+few events are called novel and falls while too many are (adaptive conformal inference, Gibbs and Candes 2021),
+which holds the long-run rate.
 
 A model learns in blocks of a fixed number of events and scores the events of a block against the blocks before, so
 the result does not depend on how an engine cuts the stream into batches.
@@ -50,6 +53,8 @@ class NoveltyConfig:
     """Events after which a model learns."""
     mature: int = 64
     """Distances a cell's reservoir must hold before the cell judges by itself; until then all cells do."""
+    adaption: float = 0.05
+    """Step of the level for each event, as a share of the false-alarm rate; 0 trusts the reservoir alone."""
     fading: float = 0.995
     """Weight of a prototype after each block."""
     cells: int = 128
@@ -66,6 +71,8 @@ class Model(msgspec.Struct, frozen=True):
     """[P] faded numbers of events."""
     radius: float
     """Cosine distance within which an event belongs to a prototype."""
+    level: float
+    """Raw p-value at or below which an event is novel."""
     distances: Floats
     """[R] recent distances by slot; NaN where none."""
     taken_ns: NDArray[np.int64]
@@ -75,6 +82,7 @@ class Model(msgspec.Struct, frozen=True):
     pending_ids: tuple[str, ...] = ()
     pending_distances: tuple[float, ...] = ()
     pending_ns: tuple[int, ...] = ()
+    pending_novel: int = 0
     used_ns: int = 0
     """Time of the newest event."""
 
@@ -179,6 +187,7 @@ class NoveltyStage:
                 pending_ids=(*model.pending_ids, *ids[start:end]),
                 pending_distances=(*model.pending_distances, *(s.distance for s in part)),
                 pending_ns=(*model.pending_ns, *times[start:end]),
+                pending_novel=model.pending_novel + sum(s.p_value <= self.config.false_alarm_rate for s in part),
                 used_ns=max(model.used_ns, *times[start:end]),
             )
             if len(model.pending_ids) >= self.config.block:
@@ -188,13 +197,14 @@ class NoveltyStage:
 
     def _score(self, model: Model, units: Units, ids: list[str]) -> list[_Score]:
         recent = np.sort(model.distances[~np.isnan(model.distances)])
-        if len(model.prototypes) < self.config.nearest:
+        if model.weights.sum() < self.config.nearest:
             return [_Score(float("nan"), 1.0, len(recent)) for _ in ids]
-        distances = mean_nearest(units, model.prototypes, self.config.nearest)
+        distances = mean_nearest(units, model.prototypes, model.weights, self.config.nearest)
         above = len(recent) - np.searchsorted(recent, distances, side="right")
         at_least = len(recent) - np.searchsorted(recent, distances, side="left")
         ties = np.array([_unit_hash("tie", name) for name in ids])
-        p = (above + ties * (at_least - above + 1)) / (len(recent) + 1)
+        raw = (above + ties * (at_least - above + 1)) / (len(recent) + 1)
+        p = levelled(raw, model.level, self.config.false_alarm_rate)
         return [_Score(float(d), float(v), len(recent)) for d, v in zip(distances, p, strict=True)]
 
     def _learn(self, model: Model) -> Model:
@@ -207,7 +217,13 @@ class NoveltyStage:
             if not np.isnan(model.pending_distances[i]):
                 distances[slot], taken_ns[slot] = model.pending_distances[i], model.pending_ns[i]
         empty = np.zeros((0, prototypes.shape[1]), np.int8)
-        return Model(prototypes, weights, radius, distances, taken_ns, empty, used_ns=model.used_ns)
+        level = self._next_level(model)
+        return Model(prototypes, weights, radius, level, distances, taken_ns, empty, used_ns=model.used_ns)
+
+    def _next_level(self, model: Model) -> float:
+        alpha, number = self.config.false_alarm_rate, len(model.pending_ids)
+        level = model.level + self.config.adaption * alpha * (alpha * number - model.pending_novel)
+        return min(max(level, alpha / 20), 4 * alpha)
 
     def _absorb(self, model: Model, block: Units) -> tuple[Units, Floats, float]:
         """Near events pull their prototype, far ones become prototypes, and the set is cut to its bound."""
@@ -240,7 +256,8 @@ class NoveltyStage:
             max(a.radius, b.radius),
             self.config.prototypes,
         )
-        model = Model(prototypes, weights, radius, distances, np.maximum(a.taken_ns, b.taken_ns), a.pending[:0])
+        taken_ns, level = np.maximum(a.taken_ns, b.taken_ns), (a.level + b.level) / 2
+        model = Model(prototypes, weights, radius, level, distances, taken_ns, a.pending[:0])
         for part in sorted((a, b), key=lambda m: m.pending_ids):
             model = self._refill(model, part)
         return replace(model, used_ns=max(a.used_ns, b.used_ns))
@@ -253,15 +270,15 @@ class NoveltyStage:
             pending_ids=(*model.pending_ids, *part.pending_ids),
             pending_distances=(*model.pending_distances, *part.pending_distances),
             pending_ns=(*model.pending_ns, *part.pending_ns),
+            pending_novel=model.pending_novel + part.pending_novel,
         )
         return self._learn(model) if len(model.pending_ids) >= self.config.block else model
 
     def _empty(self, dimension: int) -> Model:
         none = np.zeros((0, dimension), np.int8)
         reservoir = np.full(self.config.reservoir, np.nan, np.float32)
-        return Model(
-            none, np.zeros(0, np.float32), 0.0, reservoir, np.zeros(self.config.reservoir, np.int64), none
-        )
+        taken_ns, level = np.zeros(self.config.reservoir, np.int64), self.config.false_alarm_rate
+        return Model(none, np.zeros(0, np.float32), 0.0, level, reservoir, taken_ns, none)
 
     def _tell(self, cell: str, here: _Score | None, overall: _Score) -> Novelty:
         """The cell's own verdict once it is mature, before that the whole fleet's."""
@@ -269,7 +286,7 @@ class NoveltyStage:
         local = here is not None and here.known >= self.config.mature and not np.isnan(here.distance)
         score = here if local and here is not None else overall
         if np.isnan(score.distance):
-            return Novelty(0.0, 1.0, False, f"fewer than {self.config.nearest} prototypes yet")
+            return Novelty(0.0, 1.0, False, f"fewer than {self.config.nearest} events are known yet")
         where = f"cell {cell}" if local else "all cells"
         return Novelty(
             distance=max(score.distance, 0.0),
@@ -281,6 +298,13 @@ class NoveltyStage:
 
 
 _UNKNOWN = Novelty(explanation="no embedding came with the event")
+
+
+def levelled(raw: NDArray[np.float64], level: float, alpha: float) -> NDArray[np.float64]:
+    """P-values stretched so that what was `level` becomes `alpha`; 0 and 1 stay."""
+    low = raw * (alpha / level)
+    high = 1 - (1 - raw) * ((1 - alpha) / (1 - level))
+    return np.where(raw <= level, low, high)
 
 
 def unit_vectors(embeddings: Sequence[bytes]) -> Units:
@@ -302,36 +326,31 @@ def cosine_distances(a: Units, b: Units) -> Floats:
     return np.asarray(1 - (x @ y.T) / np.where(lengths > 0, lengths, 1), np.float32)
 
 
-def mean_nearest(units: Units, prototypes: Units, k: int) -> Floats:
-    """Mean cosine distance of each row to its k nearest prototypes, [B]."""
-    nearest = np.sort(np.partition(cosine_distances(units, prototypes), k - 1, axis=1)[:, :k], axis=1)
-    return np.asarray(np.maximum(nearest.mean(1), 0), np.float32)
+def mean_nearest(units: Units, prototypes: Units, weights: Floats, k: int) -> Floats:
+    """Mean cosine distance of each row to the k nearest events, [B]: a prototype stands for as many events as it
+    weighs, so that merging alike prototypes changes little. Over all of them where they weigh less than k."""
+    distance = cosine_distances(units, prototypes)
+    order = np.argsort(distance, axis=1, kind="stable")
+    nearest, mass = np.take_along_axis(distance, order, 1), weights[order].astype(np.float64)
+    counted = np.clip(k - (np.cumsum(mass, 1) - mass), 0, mass)
+    return np.asarray(np.maximum((nearest * counted).sum(1) / counted.sum(1), 0), np.float32)
 
 
 def condense(prototypes: Units, weights: Floats, radius: float, bound: int) -> tuple[Units, Floats, float]:
-    """At most `bound` prototypes that cover the given ones: heavy ones stand, and take in those within the
-    radius; the radius grows by a quarter until they are few enough."""
+    """At most `bound` prototypes, in an order that hangs on nothing but themselves. Those nearest to a heavier one
+    give it their weight and go; the radius is the largest distance that was lost so."""
     order = np.lexsort((*prototypes.T, -weights))
-    prototypes, weights = prototypes[order], weights[order]
-    while len(prototypes) > bound:
-        radius = max(radius * 1.25, 1e-4)
-        prototypes, weights = _cover(prototypes, weights, radius)
-    return prototypes, weights, radius
-
-
-def _cover(prototypes: Units, weights: Floats, radius: float) -> tuple[Units, Floats]:
+    prototypes, weights = prototypes[order], weights[order].copy()
+    excess = len(prototypes) - bound
+    if excess <= 0:
+        return prototypes, weights, radius
     distance = cosine_distances(prototypes, prototypes)
-    free = np.ones(len(prototypes), bool)
-    kept: list[int] = []
-    gathered: list[np.float32] = []
-    for i in range(len(prototypes)):
-        if free[i]:
-            mine = free & (distance[i] <= radius)
-            mine[i] = True
-            free &= ~mine
-            kept.append(i)
-            gathered.append(weights[mine].sum())
-    return prototypes[kept], np.array(gathered, np.float32)
+    distance[np.triu_indices(len(prototypes))] = np.inf
+    heir, gap = distance.argmin(1), distance.min(1)
+    gone = np.sort(np.argsort(gap, kind="stable")[:excess])
+    for i in gone[::-1]:
+        weights[heir[i]] += weights[i]
+    return np.delete(prototypes, gone, 0), np.delete(weights, gone), max(radius, float(gap[gone].max()))
 
 
 def _by_model(scenarios: Iterable[Scenario]) -> dict[str, list[Scenario]]:

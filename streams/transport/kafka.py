@@ -132,20 +132,20 @@ class KafkaTransport:
         reader = self._readers.get(group)
         consumer = reader.consumer if reader else self._new_consumer(group)
         try:
-            _call(lambda: consumer.commit(offsets=self._offsets(positions), asynchronous=False))
+            self._persist(lambda: consumer.commit(offsets=self._offsets(positions), asynchronous=False))
         finally:
             if reader is None:
                 consumer.close()
 
     def committed(self, group: str, topics: Sequence[str]) -> Positions:
         """See Transport."""
-        consumer = self._new_consumer(group)
+        reader = self._readers.get(group)
+        consumer = reader.consumer if reader else self._new_consumer(group)
         try:
-            wanted = [TopicPartition(self.config.prefix + t, p) for t, p in self._partitions(topics)]
-            found = _call(lambda: consumer.committed(wanted, timeout=self.config.timeout_s))
+            return self._committed(consumer, topics)
         finally:
-            consumer.close()
-        return {(self._bare(f.topic), f.partition): f.offset for f in found if f.offset >= 0}
+            if reader is None:
+                consumer.close()
 
     def seek(self, group: str, topics: Sequence[str], positions: Mapping[Position, int]) -> None:
         """See Transport."""
@@ -162,8 +162,12 @@ class KafkaTransport:
         """See Transport."""
         newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         places = [TopicPartition(self.config.prefix + t, p) for t, p in self._partitions(topics)]
-        asked = self._admin.list_offsets(dict.fromkeys(places, newest), request_timeout=self.config.timeout_s)
-        return {(self._bare(p.topic), p.partition): max(self._result(f), 0) for p, f in asked.items()}
+
+        def ask() -> Positions:
+            asked = self._admin.list_offsets(dict.fromkeys(places, newest), request_timeout=self.config.timeout_s)
+            return {(self._bare(p.topic), p.partition): max(self._result(f), 0) for p, f in asked.items()}
+
+        return self._persist(ask)
 
     def restart(self, group: str) -> None:
         """As if the group's process had died: polling goes on from what was committed."""
@@ -251,7 +255,7 @@ class KafkaTransport:
             settings["transaction.timeout.ms"] = int(self.config.timeout_s * 1000)
         producer = Producer(self._settings(settings), logger=_log)
         if self.config.transactional_id:
-            _call(lambda: producer.init_transactions(self.config.timeout_s))
+            self._persist(lambda: producer.init_transactions(self.config.timeout_s))
         return producer
 
     def _begin(self) -> None:
@@ -285,17 +289,36 @@ class KafkaTransport:
 
     def _reader(self, group: str, topics: Sequence[str]) -> _Reader:
         if group not in self._readers:
-            self._readers[group] = self._open(group, topics, self.committed(group, topics))
+            self._readers[group] = self._open(group, topics, None)
         return self._readers[group]
 
-    def _open(self, group: str, topics: Sequence[str], positions: Positions) -> _Reader:
+    def _open(self, group: str, topics: Sequence[str], positions: Positions | None) -> _Reader:
+        """A consumer at these offsets; None: at the committed ones."""
         consumer = self._new_consumer(group)
+        if positions is None:
+            positions = self._committed(consumer, topics)
         start = [
             TopicPartition(self.config.prefix + t, p, positions.get((t, p), OFFSET_BEGINNING))
             for t, p in self._partitions(topics)
         ]
         _call(lambda: consumer.assign(start))
         return _Reader(consumer, tuple(topics), positions)
+
+    def _committed(self, consumer: Consumer, topics: Sequence[str]) -> Positions:
+        wanted = [TopicPartition(self.config.prefix + t, p) for t, p in self._partitions(topics)]
+        found = self._persist(lambda: consumer.committed(wanted, timeout=self.config.timeout_s))
+        return {(self._bare(f.topic), f.partition): f.offset for f in found if f.offset >= 0}
+
+    def _persist(self, action: Callable[[], _RESULT]) -> _RESULT:
+        """Repeat while the broker says that it may work soon: a coordinator moves, or is being loaded."""
+        ends = time.monotonic() + self.config.timeout_s
+        while True:
+            try:
+                return _call(action)
+            except Retry:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.1)
 
     def _new_consumer(self, group: str) -> Consumer:
         settings: Settings = {

@@ -1,0 +1,75 @@
+"""Laws that every stage keeps, as functions that a stage's tests call with their own messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from streams.contracts.codec import Message
+from streams.contracts.ids import digest
+from streams.stage import AnyStage, Emit, Outcome, Refused
+from tests.samples import in_batches
+
+
+def run(
+    stage: AnyStage, batches: Sequence[Sequence[Message]], start_ns: int, period_ns: int = 1_000_000_000
+) -> tuple[Any, list[Emit], list[Refused]]:
+    """State, emits and refusals after these batches, one a period."""
+    state, emits, refused = stage.initial(), list[Emit](), list[Refused]()
+    for number, batch in enumerate(batches):
+        before = stage.dump(state)
+        outcome: Outcome[Any] = stage.step(state, batch, start_ns + number * period_ns)
+        assert stage.dump(state) == before, "a step changed the state it was given"
+        state = outcome.state
+        emits += outcome.emits
+        refused += outcome.refused
+    return state, emits, refused
+
+
+def check_deterministic(
+    stage: AnyStage, again: AnyStage, batches: Sequence[Sequence[Message]], now_ns: int
+) -> None:
+    """Equal arguments give equal results, in another instance too."""
+    first, second = run(stage, batches, now_ns), run(again, batches, now_ns)
+    assert stage.dump(first[0]) == stage.dump(second[0])
+    assert first[1:] == second[1:]
+
+
+def check_dump_and_load(stage: AnyStage, batches: Sequence[Sequence[Message]], now_ns: int) -> None:
+    """Restarting between any two batches changes nothing."""
+    state, restarted = stage.initial(), stage.initial()
+    for number, batch in enumerate(batches):
+        at = now_ns + number * 1_000_000_000
+        outcome, other = stage.step(state, batch, at), stage.step(restarted, batch, at)
+        assert (outcome.emits, outcome.refused, outcome.contents) == (other.emits, other.refused, other.contents)
+        data = stage.dump(outcome.state)
+        assert stage.dump(stage.load(data)) == data == stage.dump(other.state)
+        state, restarted = outcome.state, stage.load(stage.dump(other.state))
+
+
+def check_replay(stage: AnyStage, batches: Sequence[Sequence[Message]], now_ns: int) -> None:
+    """A message that comes again says nothing new and changes nothing."""
+    state, _, _ = run(stage, batches, now_ns)
+    at = now_ns + len(batches) * 1_000_000_000
+    settled = stage.step(state, [], at).state
+    for batch in batches:
+        outcome = stage.step(settled, batch, at)
+        assert outcome.emits == ()
+        assert stage.dump(outcome.state) == stage.dump(settled)
+
+
+def check_any_batches(
+    stage: AnyStage, messages: Sequence[Message], cuts: Sequence[int], now_ns: int
+) -> tuple[list[Emit], list[Emit]]:
+    """However the stream is cut into batches at one instant, the same comes out."""
+    whole = run(stage, [messages], now_ns, period_ns=0)
+    parts = run(stage, in_batches(messages, cuts), now_ns, period_ns=0)
+    assert whole[1:] == parts[1:]
+    assert stage.dump(whole[0]) == stage.dump(parts[0])
+    return whole[1], parts[1]
+
+
+def shuffled(messages: Sequence[Message], salt: int) -> list[Message]:
+    """Another order, given by the salt."""
+    order = sorted(range(len(messages)), key=lambda i: digest("shuffle", str(salt), str(i)))
+    return [messages[i] for i in order]
