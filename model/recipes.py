@@ -12,11 +12,11 @@ def demo() -> Recipe:
     """The loop of `fleet demo`: minutes on two cores."""
     return Recipe(
         name="demo",
-        network=NetworkConfig(),
+        network=NetworkConfig(stem_width=32),
         base_frames=34_000,
-        clone=TrainingConfig(steps=700, batch=128, peak_rate=2e-3),
+        clone=TrainingConfig(steps=1_900, batch=48, peak_rate=2e-3),
         clips_per_turn=240,
-        fine_tune=TrainingConfig(steps=350, batch=128, peak_rate=8e-4, warmup_steps=30, replay_share=0.45),
+        fine_tune=TrainingConfig(steps=600, batch=64, peak_rate=1e-3, warmup_steps=30, replay_share=0.45),
     )
 
 
