@@ -28,7 +28,7 @@ def turns_chart(points: Sequence[Interval], unit: str) -> str:
     ticks = _ticks(top)
 
     def x(turn: int) -> float:
-        return left + 40 + (width - left - 80) * turn / max(len(points) - 1, 1)
+        return left + 40 + (width - left - 100) * turn / max(len(points) - 1, 1)
 
     def y(value: float) -> float:
         return (height - bottom) - (height - bottom - 14) * value / top
@@ -45,7 +45,7 @@ def turns_chart(points: Sequence[Interval], unit: str) -> str:
             f'<line class="bar t{p.turn}" x1="{x(p.turn):.1f}" x2="{x(p.turn):.1f}" '
             f'y1="{y(p.low):.1f}" y2="{y(p.high):.1f}"/>'
             f'<circle class="dot t{p.turn}" cx="{x(p.turn):.1f}" cy="{y(p.value):.1f}" r="5"/>'
-            f'<text class="value" x="{x(p.turn) + 10:.1f}" y="{y(p.value) - 8:.1f}">{p.value:.1f}</text>'
+            f'<text class="value" x="{x(p.turn) + 10:.1f}" y="{y(p.value) - 8:.1f}">{_short(p.value)}</text>'
             f'<text x="{x(p.turn):.1f}" y="{height - 12}" text-anchor="middle">turn {p.turn}</text>'
         )
     return _svg(width, height, f"{unit} by turn", parts)
@@ -99,3 +99,8 @@ def _round(value: float) -> float:
     """The largest of 1, 2, 5 × a power of ten that is at most value."""
     power: float = 10.0 ** math.floor(math.log10(value))
     return max(m * power for m in (1, 2, 5) if m * power <= value * 1.0001)
+
+
+def _short(value: float) -> str:
+    """Three digits at most."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"

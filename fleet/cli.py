@@ -36,7 +36,10 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Turn the wheel here: drive, select, learn, release; writes summary.json and report.html."""
+    """Turn the wheel: drive, select, learn, release.
+
+    Writes summary.json and report.html into --out.
+    """
     from fleet.demo import run_demo
 
     run_demo(out, seed=seed, turns=turns, quick=quick, kafka=kafka, as_json=json)
@@ -54,7 +57,10 @@ def vehicle(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Run the vehicle's agent over a recorded drive: the events and clips it would stream."""
+    """Run the vehicle's agent over a recorded drive.
+
+    Tells the events and clips it would stream.
+    """
     from fleet.vehicle import run_vehicle
 
     run_vehicle(log, out, bundle, as_json=json)
@@ -68,7 +74,10 @@ def benchmark(
     quick: Annotated[bool, typer.Option("--quick", help="Cut down, for tests; says so in the object.")] = False,
     json: Json = False,
 ) -> None:
-    """Measure, and hold the figures against the bars; exit 1 where one does not hold."""
+    """Measure, and hold the figures against the bars.
+
+    Exit 1 where one does not hold.
+    """
     from fleet.benchmarks import run_benchmark
 
     raise typer.Exit(run_benchmark(name, seeds=seeds, out=out, quick=quick, as_json=json))
@@ -76,7 +85,7 @@ def benchmark(
 
 @app.command()
 def topics(json: Json = False) -> None:
-    """The table of topics: what each carries, by which key, how long it is kept."""
+    """The table of topics."""
     from fleet.tables import print_topics
 
     print_topics(as_json=json)
@@ -87,10 +96,16 @@ def kafka(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 9092,
     directory: Annotated[Path, typer.Option("--dir", help="Libraries, log and data.")] = Path("build/kafka"),
 ) -> None:
-    """Run a native Apache Kafka (Java 17 and Maven) until Ctrl-C."""
-    from fleet.kafka import run_kafka
+    """Run a native Apache Kafka until Ctrl-C.
 
-    run_kafka(port, directory)
+    Needs Java 17 and Maven, which bring it from its published artifacts.
+    """
+    from fleet.kafka import NativeKafka
+
+    typer.echo("getting Kafka's libraries (once) and starting it ...", err=True)
+    with NativeKafka(directory, port) as broker:
+        typer.echo(f"Kafka answers at {broker.bootstrap}; Ctrl-C ends it")
+        broker.wait()
 
 
 dead_letters = typer.Typer(

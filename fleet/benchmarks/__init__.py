@@ -1,0 +1,93 @@
+"""`fleet benchmark NAME`: the one way a number is made."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fleet.benchmarks.flywheel import measure as measure_flywheel
+from fleet.benchmarks.result import Measured
+
+
+class UnknownBenchmark(ValueError):
+    """No benchmark of that name: names those that exist."""
+
+
+Benchmark = Callable[[list[int], Path, bool], Measured]
+"""(seeds, scratch folder, quick) -> Measured. Shows its progress on stderr."""
+
+CATALOG: dict[str, Benchmark] = {"flywheel": measure_flywheel}
+
+
+def run_benchmark(name: str, *, seeds: str, out: Path, quick: bool, as_json: bool) -> int:
+    """Measure, write NAME.json and NAME.md, print; 0 where every bar holds, else 1. Raises UnknownBenchmark,
+    BadSeeds."""
+    if name not in CATALOG:
+        raise UnknownBenchmark(f"no benchmark {name!r}; there are: {', '.join(CATALOG)}")
+    numbers = _seeds(seeds)
+    measured = CATALOG[name](numbers, Path("runs") / "benchmarks" / name, quick)
+    document = {
+        "name": name,
+        "command": _command(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": _machine(),
+        "seeds": numbers,
+        "quick": quick,
+        "results": measured.results,
+        "bars": [asdict(bar) for bar in measured.bars],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    (out / f"{name}.md").write_text(_page(document, measured))
+    typer.echo(json.dumps(document) if as_json else _page(document, measured))
+    return 0 if all(bar.holds for bar in measured.bars) else 1
+
+
+class BadSeeds(ValueError):
+    """Seeds that are not whole numbers."""
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadSeeds(f"--seeds {text!r}: give whole numbers with commas between, such as 11,12") from error
+
+
+def _page(document: dict[str, Any], measured: Measured) -> str:
+    rows = [
+        f"| {b.id} | {b.what} | {b.value:.3g} | {b.bar} | {'yes' if b.holds else '**no**'} |"
+        for b in measured.bars
+    ]
+    cut = "  **cut down (--quick): says nothing about the product**" if document["quick"] else ""
+    return "\n".join(
+        [
+            f"# {document['name']}",
+            "",
+            f"`{document['command']}`, {document['date']}, {document['machine']}, seeds {document['seeds']}.{cut}",
+            "",
+            "| bar | what | measured | asked | holds |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            measured.table,
+            "",
+        ]
+    )
+
+
+def _command() -> str:
+    return " ".join(["fleet", *sys.argv[1:]])
+
+
+def _machine() -> str:
+    return f"{os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}"

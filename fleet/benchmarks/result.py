@@ -1,0 +1,26 @@
+"""What a benchmark gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One line under "What must hold": what was measured against what was asked."""
+
+    id: str
+    what: str
+    value: float
+    bar: str
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Results, bars, and a table for people (Markdown)."""
+
+    results: dict[str, Any]
+    bars: list[Bar]
+    table: str = field(default="")
