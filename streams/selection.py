@@ -133,9 +133,10 @@ class Selection:
         return [self._request(lot, number, len(candidates), state) for number, lot in enumerate(lots, 1)]
 
     def _take_sure(self, candidates: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
-        """Down the list by value per byte, without near-duplicates and within the caps; and what is left."""
+        """Down the list by value per byte, without near-duplicates and within their part of the caps, so that what
+        is left, which is returned too, has a chance in every vehicle, environment and region."""
         wanted = round(self.config.clips * self.config.sure_share)
-        tally = _Tally(self.config, candidates)
+        tally = _Tally(self.config, candidates, self.config.sure_share)
         sure: list[Candidate] = []
         rest: list[Candidate] = []
         for candidate in distinct(candidates, self.config.duplicate_share):
@@ -186,14 +187,14 @@ class Selection:
 class _Tally:
     """What is still free while one window is decided."""
 
-    def __init__(self, config: SelectionConfig, candidates: list[Candidate]) -> None:
+    def __init__(self, config: SelectionConfig, candidates: list[Candidate], part: float = 1.0) -> None:
         environments = {c.environment for c in candidates}
         regions = {c.region for c in candidates}
         self._bytes_left = config.budget_bytes
         self.left = Left(
-            dict.fromkeys((c.vehicle for c in candidates), config.per_vehicle),
-            dict.fromkeys(environments, _cap(config.clips, config.environment_share, len(environments))),
-            dict.fromkeys(regions, _cap(config.clips, config.region_share, len(regions))),
+            dict.fromkeys((c.vehicle for c in candidates), max(1, int(config.per_vehicle * part))),
+            dict.fromkeys(environments, _cap(config.clips, config.environment_share, len(environments), part)),
+            dict.fromkeys(regions, _cap(config.clips, config.region_share, len(regions), part)),
         )
 
     def room(self, candidate: Candidate) -> bool:
@@ -211,6 +212,6 @@ class _Tally:
         self.left.regions[candidate.region] -= 1
 
 
-def _cap(clips: int, share: float, among: int) -> int:
-    """Whole clips that one of them may take: its share, or an equal share where they are few."""
-    return max(1, round(clips * max(share, 1 / among)))
+def _cap(clips: int, share: float, among: int, part: float) -> int:
+    """Whole clips that one of them may take: its share, or an equal share where they are few; at least 1."""
+    return max(1, int(part * round(clips * max(share, 1 / among))))

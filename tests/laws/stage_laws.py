@@ -62,6 +62,8 @@ def check_any_batches(
     stage: AnyStage, messages: Sequence[Message], cuts: Sequence[int], now_ns: int
 ) -> tuple[list[Emit], list[Emit]]:
     """However the stream is cut into batches at one instant, the same comes out."""
+    if not messages:
+        return [], []
     whole = run(stage, [messages], now_ns, period_ns=0)
     parts = run(stage, in_batches(messages, cuts), now_ns, period_ns=0)
     assert whole[1:] == parts[1:]

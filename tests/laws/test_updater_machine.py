@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -17,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from edge.agent.bundles import BadBundle
 from edge.agent.tuf_source import Unavailable
 from edge.agent.updater import Installer, model_file
-from edge.agent.updates import Conditions, Do, Phase, Policy
+from edge.agent.updates import Conditions, Do, Phase, Policy, next_step
 from streams.contracts.jobs import Release
 from streams.contracts.releases import Rollout, RolloutState
 from tests.unit.vehicle_bundles import HARDWARE, bundle
@@ -78,8 +79,12 @@ class Updater(RuleBasedStateMachine):
         self.rotten: set[str] = set()
         self.highest = 0
         self.time_ns = 0
-        self.proven_once = False
         self.restart(None)
+        self.newest(FIT)
+        for _ in range(2):
+            self.vehicle.step(0, Conditions(parked=True))
+        self.drive(healthy=True, power=None)
+        assert self.vehicle.state.phase is Phase.COMMITTED
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -98,6 +103,14 @@ class Updater(RuleBasedStateMachine):
     def publish(self, kind: str) -> None:
         self.shop.kinds[len(self.shop.kinds) + 1] = kind
 
+    @rule(kind=st.sampled_from([FIT, FIT, UNFIT]))
+    def newest(self, kind: str) -> None:
+        """A release that every vehicle is to run."""
+        self.publish(kind)
+        version = len(self.shop.kinds)
+        complete = Rollout("r", HARDWARE, 1, RolloutState.COMPLETE, release(version), None, share=1.0)
+        self.vehicle.offer(complete, "v1")
+
     @precondition(lambda self: self.shop.kinds)
     @rule(data=st.data(), state=st.sampled_from(list(RolloutState)), power=st.none() | st.integers(0, 12))
     def offer(self, data: st.DataObject, state: RolloutState, power: int | None) -> None:
@@ -107,7 +120,7 @@ class Updater(RuleBasedStateMachine):
         rollout = Rollout("r", HARDWARE, 1, state, release(version), previous, share=1.0)
         self.under(power, lambda: self.vehicle.offer(rollout, "v1"))
 
-    @rule(parked=st.sampled_from([True, True, False]), power=st.none() | st.integers(0, 40))
+    @rule(parked=st.sampled_from([True, True, True, False]), power=st.none() | st.integers(0, 16))
     def step(self, parked: bool, power: int | None) -> None:
         self.time_ns += 10**9
         self.under(power, lambda: self.vehicle.step(self.time_ns, Conditions(parked)))
@@ -138,11 +151,16 @@ class Updater(RuleBasedStateMachine):
 
     def under(self, power: int | None, go: Callable[[], object]) -> None:
         """Does something with so much power; after a cut the vehicle starts again."""
+        before = self.vehicle.state
         try:
             with power_for(power):
                 go()
         except PowerCut:
             self.restart(power)
+            active = before.slot(before.active)
+            if active is not None and active.proven and before.active not in self.rotten:
+                with power_for(None):
+                    assert self.vehicle.boot() is not None, "a proven and undamaged slot must still boot"
 
     @invariant()
     def only_verified_bytes_boot(self) -> None:
@@ -160,7 +178,8 @@ class Updater(RuleBasedStateMachine):
         active = before.slot(before.active)
         if active is not None and active.proven and before.active not in self.rotten:
             assert slot is not None, "a proven and undamaged slot must boot"
-        self.rotten = {s for s in self.rotten if (self.folder / "vehicle/slots" / s / "model.onnx").exists()}
+        slots = self.folder / "vehicle/slots"
+        self.rotten = {s for s in self.rotten if _content(slots / s / "model.onnx") == b"rotten"}
 
     @invariant()
     def the_release_counter_never_falls(self) -> None:
@@ -179,12 +198,16 @@ class Updater(RuleBasedStateMachine):
             )
 
 
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
 def release(version: int) -> Release:
     return Release(version, f"m{version}", f"b{version}", "0" * 64, 1, HARDWARE)
 
 
 Updater.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestUpdater = Updater.TestCase
 
@@ -208,3 +231,64 @@ def test_without_faults_the_newest_fit_release_gets_in(tmp_path: Path) -> None:
 
 def test_bad_bundles_are_told_from_untrusted_ones() -> None:
     assert not issubclass(Unavailable, BadBundle) and not issubclass(BadBundle, Unavailable)
+
+
+def _to_staged(machine: Updater) -> None:
+    machine.newest(FIT)
+    machine.step(parked=True, power=None)
+
+
+def _to_probation(machine: Updater) -> None:
+    _to_staged(machine)
+    machine.step(parked=True, power=None)
+    machine.vehicle.boot()
+
+
+def _to_failing(machine: Updater) -> None:
+    _to_probation(machine)
+    for _ in range(2):
+        machine.vehicle.health(1, healthy=False)
+
+
+def _to_proven(machine: Updater) -> None:
+    _to_probation(machine)
+    for _ in range(2):
+        machine.vehicle.health(1, healthy=True)
+
+
+def _to_halted(machine: Updater) -> None:
+    _to_proven(machine)
+    machine.step(parked=True, power=None)
+    rollout = Rollout("r", HARDWARE, 2, RolloutState.HALTED, release(2), release(1), share=1.0)
+    machine.vehicle.offer(rollout, "v1")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "do"),
+    [
+        (lambda machine: machine.newest(FIT), Do.DOWNLOAD),
+        (_to_staged, Do.SWITCH),
+        (_to_proven, Do.COMMIT),
+        (_to_failing, Do.ROLL_BACK),
+        (_to_halted, Do.RETURN),
+    ],
+    ids=["download", "switch", "commit", "roll back", "return"],
+)
+def test_a_power_cut_before_each_change_of_the_disk(prepare: Callable[[Updater], None], do: Do) -> None:
+    for power in range(60):
+        machine = Updater()
+        try:
+            machine.build()
+            prepare(machine)
+            parked = Conditions(parked=True)
+            assert next_step(machine.vehicle.state, parked, POLICY, 1)[0] is do
+            done: list[Do] = []
+            machine.under(power, lambda: done.append(machine.vehicle.step(1, parked)))  # noqa: B023
+            machine.only_verified_bytes_boot()
+            machine.the_state_on_disk_is_the_state_in_memory()
+        finally:
+            machine.teardown()
+        if done:
+            assert power > 3
+            return
+    raise AssertionError(f"{do} never came to its end")
