@@ -7,7 +7,6 @@ STAMP  := .venv/.synced
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
-export MALLOC_MMAP_THRESHOLD_ := 131072
 
 .PHONY: help setup demo test lint format kafka lock golden clean
 help:           ## This list

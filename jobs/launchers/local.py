@@ -26,8 +26,6 @@ CHILD_ENVIRONMENT: Mapping[str, str] = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",
-    # Image batches go back to the system when freed, instead of fragmenting the heap.
-    "MALLOC_MMAP_THRESHOLD_": "131072",
 }
 TRANSIENT = (StepRetry, Retry, ConnectionError, TimeoutError)
 """Errors after which the same step may succeed."""

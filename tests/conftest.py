@@ -1,0 +1,50 @@
+"""Shared by all tests: one quick run of the wheel a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class QuickRun:
+    """What `fleet demo --quick` left."""
+
+    out: Path
+    summary: dict[str, Any]
+    stderr: str
+
+
+def fleet(*words: str, timeout_s: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    return subprocess.run(
+        [sys.executable, "-c", "from fleet.cli import main; main()", *words],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "100", **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def quick_demo(out: Path, *words: str) -> QuickRun:
+    """`fleet demo --quick` with the session's seed; fails with what it said."""
+    done = fleet("demo", "--quick", "--seed", "5", "--turns", "1", "--out", str(out), "--json", *words)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return QuickRun(out, json.loads(done.stdout), done.stderr)
+
+
+@pytest.fixture(scope="session")
+def quick_run(tmp_path_factory: pytest.TempPathFactory) -> QuickRun:
+    """One turn of the wheel, embedded."""
+    return quick_demo(tmp_path_factory.mktemp("quick") / "run")

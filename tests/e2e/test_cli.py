@@ -1,0 +1,127 @@
+"""The command line as a stranger meets it: help with examples, errors of one line that say what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, fleet
+
+COMMANDS = (
+    ("demo",),
+    ("vehicle",),
+    ("benchmark",),
+    ("topics",),
+    ("kafka",),
+    ("dead-letters", "list"),
+    ("dead-letters", "show"),
+    ("dead-letters", "replay"),
+)
+
+
+def said(*words: str) -> str:
+    """What a failing command says: one line or a usage note on stderr, nothing on stdout, no traceback."""
+    done = fleet(*words, timeout_s=60)
+    assert done.returncode not in (0, 70), (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return re.sub(r"\s+", " ", done.stderr)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
+    done = fleet(*command, "--help", timeout_s=60)
+    assert done.returncode == 0
+    assert "Usage: " in done.stdout
+    first = done.stdout.split("\n\n")[1].strip()
+    assert len(first) > 15, "a sentence that says what it does"
+
+
+def test_the_listing_has_whole_sentences() -> None:
+    listing = fleet("--help", timeout_s=60).stdout
+    assert "..." not in listing.replace("[ARGS]...", "")
+    for command in {c[0] for c in COMMANDS}:
+        assert command in listing
+
+
+def test_topics_are_told_as_a_table_and_as_json() -> None:
+    rows = json.loads(fleet("topics", "--json").stdout)
+    assert {"name", "key", "partitions", "carries"} <= set(rows[0])
+    table = fleet("topics").stdout
+    assert all(row["name"] in table for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("vehicle", "--log", "no/such/drive"), "no/such/drive"),
+        (("benchmark", "warp"), "flywheel"),
+        (("benchmark", "flywheel", "--seeds", "a,b"), "whole numbers"),
+        (("demo", "--turns", "0"), "--turns"),
+        (("demo", "--quick", "--kafka", "127.0.0.1:9", "--out", "unused-out"), "127.0.0.1:9"),
+        (("dead-letters", "list", "--kafka", "127.0.0.1:9"), "127.0.0.1:9"),
+        (("frobnicate",), "No such command"),
+    ],
+)
+def test_what_is_wrong_is_named(words: tuple[str, ...], expected: str) -> None:
+    assert expected in said(*words)
+    assert not (ROOT / "unused-out").exists(), "nothing is made before the arguments are known to work"
+
+
+def test_a_folder_that_is_no_drive_and_a_file_that_is_no_video(tmp_path: Path) -> None:
+    assert "comma2k19" in said("vehicle", "--log", str(tmp_path))
+    text = tmp_path / "notes.mp4"
+    text.write_text("not a video")
+    assert "notes.mp4" in said("vehicle", "--log", str(text))
+
+
+def test_a_file_that_is_no_bundle(tmp_path: Path) -> None:
+    bundle, drive = tmp_path / "bundle.zip", tmp_path / "drive.mp4"
+    bundle.write_bytes(b"PK\x03\x04 nothing")
+    write_video(drive, frames=30)
+    assert "bundle.zip" in said("vehicle", "--log", str(drive), "--bundle", str(bundle))
+
+
+@pytest.mark.slow
+def test_a_video_is_driven_through(tmp_path: Path) -> None:
+    drive = tmp_path / "drive.mp4"
+    write_video(drive, frames=100)
+    done = fleet("vehicle", "--log", str(drive), "--out", str(tmp_path / "clips"), "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["km"] is None, "a video does not tell how far it went"
+    assert told["frames"] == pytest.approx(20, abs=1)
+    assert told["policy"] is True
+    paths = [Path(c["path"]) for c in told["clips"]]
+    assert paths
+    assert all(p.read_bytes().startswith(b"\x89MCAP0\r\n") for p in paths)
+
+
+@pytest.mark.slow
+def test_a_truncated_video_tells_what_came_before_and_fails(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+    write_video(whole, frames=200)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    done = fleet("vehicle", "--log", str(cut), "--json")
+    assert "Traceback" not in done.stderr
+    told = json.loads(done.stdout)
+    assert 0 < told["frames"] < 40
+    assert done.returncode == 1 or told["warnings"]
+
+
+def write_video(path: Path, frames: int) -> None:
+    """A 25 Hz clip of a moving gradient."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 192, 96, "yuv420p"
+        for i in range(frames):
+            image = np.add.outer(np.arange(96) * 2, np.arange(192)) + 3 * i
+            frame = av.VideoFrame.from_ndarray(np.repeat((image % 255).astype(np.uint8)[..., None], 3, 2), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
