@@ -28,6 +28,16 @@ def register(work: Work) -> Registered:
     return Registered("fail" if reasons else "pass", reasons, version.id if version else "")
 
 
+def step_down(models: Models, halted: str, previous: str) -> bool:
+    """Make the previous version the champion again after the rollout of `halted` was halted; ids of versions. False
+    where another one has taken its place meanwhile. Raises Missing."""
+    try:
+        models.promote(models.version(previous), models.version(halted))
+    except Conflict:
+        return False
+    return True
+
+
 def _version(work: Work, models: Models, trained: Trained) -> ModelVersion:
     compiled = work.input("compile", Compiled)
     files = {

@@ -19,12 +19,15 @@ from jobs.errors import JobBusy
 from jobs.launchers.local import run_inline, run_step
 from jobs.record import JobRecord
 from jobs.runner import Worker, only_worker, reopen
+from jobs.service import GROUP, work_off
 from jobs.step import Json, Step, Work, job_folder
 from registry.store import Store
 from streams.contracts.clock import VirtualClock
 from streams.contracts.codec import Message
 from streams.contracts.ids import digest
 from streams.contracts.jobs import JobFinished, JobRequested, JobStarted
+from streams.transport.memory import MemoryTransport
+from streams.transport.messages import Inbox, send
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOW_NS = 1_700_000_000_000_000_000
@@ -206,6 +209,33 @@ def test_a_killed_worker_takes_its_steps_with_it(tmp_path: Path) -> None:
     _wait(lambda: not Path(f"/proc/{pid}").exists())
     finished = Bench(tmp_path, step("z")).run()
     assert finished.verdict == "pass"
+
+
+def test_requests_come_and_ends_go_over_a_transport(tmp_path: Path) -> None:
+    transport = MemoryTransport()
+    bench = Bench(tmp_path, step("a"))
+    assert work_off(bench.worker, transport) == []
+    send(transport, "learning.jobs", request(clips=["c1"]))
+    send(transport, "learning.jobs", request(clips=["c1", "c2"]))
+    ends = work_off(bench.worker, transport)
+    assert sorted(e.verdict for e in ends) == ["pass", "superseded"]
+    assert work_off(bench.worker, transport) == []  # its own words are no requests
+    watcher = Inbox(transport, "watcher", ("learning.jobs",))
+    heard = [m for m in watcher.receive(NOW_NS) if not isinstance(m, JobRequested)]
+    assert sorted(type(m).__name__ for m in heard) == ["JobFinished", "JobFinished", "JobStarted"]
+
+
+def test_a_request_comes_again_until_its_end_is_published(tmp_path: Path) -> None:
+    transport = MemoryTransport()
+
+    def interrupt(step: Step, work: Work) -> Json:
+        raise KeyboardInterrupt
+
+    send(transport, "learning.jobs", request())
+    with pytest.raises(KeyboardInterrupt):
+        work_off(Bench(tmp_path, step("a"), launch=interrupt).worker, transport)
+    transport.restart(GROUP)
+    assert [e.verdict for e in work_off(Bench(tmp_path, step("a")).worker, transport)] == ["pass"]
 
 
 def test_the_catalog_names_what_exists() -> None:
