@@ -11,8 +11,8 @@ from model.policy import PLAN_STEP_S
 from simulation.arrays import Floats
 
 WHEELBASE_M = 2.8
-FRONT_M, REAR_M, WIDTH_M = 3.8, 1.0, 1.9
-"""The body's reach ahead of and behind the rear axle, and its width."""
+FRONT_M, REAR_M = 3.8, 1.0
+"""How far the body reaches ahead of and behind the rear axle."""
 MAX_ACCEL, MAX_BRAKING = 2.40, 6.5
 """m/s². Driving off stays within comfort (nuPlan's bound, as in METRICS); braking may be an emergency's."""
 MAX_JERK = 12.0

@@ -21,15 +21,17 @@ CARS = 4
 PEOPLE = 2
 GREEN, AMBER, RED = 0, 1, 2
 LIGHT_CYCLE_S, GREEN_S, AMBER_S = 24.0, 10.0, 3.0
-CROSSING_SHARE = 0.6
+CROSSING_SHARE = 0.45
 """Share of the people at the kerb who cross; the others stay there."""
 FAR_M = 1e6
 """Where absent road users are kept."""
 
 STOP_BRAKING = 2.0
 """Deceleration towards a line or a pedestrian, m/s²."""
+STOP_EASING = 0.8
+"""Speed per metre left over the last metres, 1/s."""
 
-WAITING, MERGING, IN_LANE = 0, 1, 2
+WAITING, MERGING = 0, 1
 """What a car that cuts in is doing; a pedestrian waits or (1) walks."""
 
 
@@ -43,9 +45,14 @@ def idm(v: Floats, desired: Floats, gap: Floats, front_v: Floats, headway_s: flo
 
 
 def stopping(v: Floats, gap: Floats) -> Floats:
-    """Acceleration that comes to rest after `gap` metres along a profile of constant braking."""
-    profile = np.sqrt(2 * STOP_BRAKING * np.maximum(gap, 0.0))
-    return np.asarray(np.clip((profile - v) / 0.4 - STOP_BRAKING * (gap < 60), -7.0, 3.0))
+    """Acceleration that comes to rest after `gap` metres: steady braking, let off over the last metres, where
+    speed falls with the distance left. The two parts of the profile meet in speed and in deceleration."""
+    meet = STOP_BRAKING / STOP_EASING**2
+    steady = np.sqrt(2 * STOP_BRAKING * np.maximum(gap - meet / 2, 0.0))
+    easing = gap < meet
+    profile = np.where(easing, STOP_EASING * np.maximum(gap, 0.0), steady)
+    braking = np.where(easing, STOP_EASING * profile, STOP_BRAKING * (gap < 60))
+    return np.asarray(np.clip((profile - v) / 0.4 - braking, -7.0, 3.0))
 
 
 class Lines:
@@ -130,7 +137,7 @@ class Traffic:
         self.car_s[:, LEAD] = np.maximum(self.car_s[:, LEAD], ego_s + 6.6)
         self._walk(dt_s, ego_s, ego_v)
         self.lead_wait_s -= dt_s
-        self._respawn(ego_s, 70.0)
+        self._respawn(ego_s, 45.0)
 
     def in_lane(self, car: int) -> Bools:
         """Whether that car is in the vehicle's lane, or on its way into it, [B]."""
