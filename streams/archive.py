@@ -43,10 +43,10 @@ class ArchiveConfig:
 
 
 class Open(msgspec.Struct, frozen=True):
-    """A request and the chunks that came, by index."""
+    """A request and the chunks that came, by `_place`."""
 
     request: ClipRequest
-    chunks: dict[int, ClipChunk] = {}
+    chunks: dict[str, ClipChunk] = {}
     trouble: str = ""
     """Why chunks were refused; goes into the word of its loss."""
 
@@ -127,7 +127,7 @@ class _Work:
                 self.refuse(request, "full", f"{len(self.open)} clips are waited for; replay this one later")
                 continue
             self.open[request.clip_id] = Open(request)
-        waiting = [e.message for e in self.early.values() if e.message.clip_id in self.open]
+        waiting = [e.message for _, e in sorted(self.early.items()) if e.message.clip_id in self.open]
         self.early = {n: e for n, e in self.early.items() if e.message.clip_id not in self.open}
         self.early_bytes -= _bytes_of(waiting)
         for message in waiting:
@@ -148,11 +148,11 @@ class _Work:
 
     def time_passes(self) -> None:
         """Deadlines of requests, patience with what came early."""
-        for entry in [o for o in self.open.values() if o.request.before_ns <= self.now_ns]:
+        for entry in [o for _, o in sorted(self.open.items()) if o.request.before_ns <= self.now_ns]:
             came = f"{len(entry.chunks)} of {_count(entry)} chunks came"
             reason = f"the deadline passed: {came}{'; ' if entry.trouble else ''}{entry.trouble}"
             self._lose(entry, reason, entry.request.before_ns)
-        for name, early in list(self.early.items()):
+        for name, early in sorted(self.early.items()):
             if early.until_ns <= self.now_ns:
                 self.early.pop(name)
                 self._unrequested(early.message)
@@ -171,7 +171,7 @@ class _Work:
             self.refuse(message, "replayed", f"clip {message.clip_id} is archived with another sha256")
 
     def _wait(self, message: Up) -> None:
-        name = f"{message.clip_id}/{message_id(message)}"
+        name = f"{message.clip_id}/{_place(message)}/{message_id(message)}"
         if name in self.early:
             return
         size = _bytes_of([message])
@@ -186,7 +186,7 @@ class _Work:
 
     def _add(self, entry: Open, chunk: ClipChunk) -> None:
         problem = _misfit(chunk, next(iter(entry.chunks.values()), chunk))
-        known = entry.chunks.get(chunk.index)
+        known = entry.chunks.get(_place(chunk))
         if not problem and known is not None:
             if known.data == chunk.data:
                 return
@@ -198,7 +198,7 @@ class _Work:
             self.open[chunk.clip_id] = replace(entry, trouble=problem[1])
             return
         self.partial_bytes += len(chunk.data)
-        entry = replace(entry, chunks=entry.chunks | {chunk.index: chunk})
+        entry = replace(entry, chunks=entry.chunks | {_place(chunk): chunk})
         self.open[chunk.clip_id] = entry
         if len(entry.chunks) == chunk.count:
             self._complete(entry)
@@ -250,6 +250,11 @@ class _Work:
 
 
 _LOST = -1
+
+
+def _place(message: Up) -> str:
+    """Sorts as the clip's bytes do, the word of a loss last."""
+    return f"{message.index:06d}" if isinstance(message, ClipChunk) else "lost"
 
 
 def _name_of(sha256: str) -> int:

@@ -205,6 +205,7 @@ class Rollouts:
             previous=cohort.champion,
             share=self.config.waves[0].share,
             control_share=self.config.control_share,
+            evidence=1.0,
             reason=f"canary: {self.config.waves[0].share:.0%} of the cohort",
         )
         begun = Cohort(

@@ -15,8 +15,8 @@ class StateUnreadable(ValueError):
 
 
 def pack(state: object) -> bytes:
-    """The bytes of a state; equal states give equal bytes."""
-    return msgspec.msgpack.encode(state, enc_hook=_encode_array)
+    """The bytes of a state; equal states give equal bytes, in whatever order dictionaries and sets were filled."""
+    return msgspec.msgpack.encode(state, enc_hook=_encode_array, order="deterministic")
 
 
 def unpack(data: bytes, state: type[State]) -> State:

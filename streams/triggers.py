@@ -162,8 +162,8 @@ class Triggers:
             return state
         if state.in_flight is None and isinstance(job, JobRequested):
             state = self._charge(state, job.fingerprint, job.gpu_hours, now_ns)
-            ours = tuple(c for c in job.clips if c in state.waiting)
-            return replace(state, in_flight=InFlight(job.fingerprint, now_ns, job.base_model, ours))
+            job_now = InFlight(job.fingerprint, now_ns, job.base_model, tuple(job.clips))
+            return replace(state, in_flight=job_now)
         if state.in_flight is not None and state.in_flight.fingerprint == job.fingerprint:
             return replace(state, in_flight=replace(state.in_flight, heard_ns=now_ns))
         return state
@@ -203,7 +203,7 @@ class Triggers:
             if not any(n in new or n in state.seen for n in names):
                 waiting[clip.clip_id] = Waiting(clip.cell, clip.vehicle, clip.sha256, now_ns)
             new |= dict.fromkeys(names, 0)
-        for name in list(waiting)[: max(0, len(waiting) - self.config.pending_clips)]:
+        for name in _oldest(waiting, len(waiting) - self.config.pending_clips):
             del waiting[name]
         return replace(state, waiting=waiting, seen=state.seen.remember(new, now_ns))
 
@@ -298,3 +298,7 @@ class Triggers:
         booked = next((s.time_ns for s in state.spent if s.fingerprint == fingerprint), now_ns)
         others = tuple(s for s in state.spent if s.fingerprint != fingerprint)
         return replace(state, spent=(*others, Spent(fingerprint, booked, gpu_hours)))
+
+
+def _oldest(waiting: dict[str, Waiting], number: int) -> list[str]:
+    return sorted(waiting, key=lambda n: (waiting[n].came_ns, n))[:number] if number > 0 else []
