@@ -29,8 +29,8 @@ def register(work: Work) -> Registered:
 
 
 def step_down(models: Models, halted: str, previous: str) -> bool:
-    """Make the previous version the champion again after the rollout of `halted` was halted; ids of versions. False
-    where another one has taken its place meanwhile. Raises Missing."""
+    """Make the previous version (by id) the champion again after the rollout of `halted` was halted. False where
+    another one has taken its place meanwhile. Raises Missing."""
     try:
         models.promote(models.version(previous), models.version(halted))
     except Conflict:

@@ -108,17 +108,19 @@ class Worker:
         done = record.step(step.name)
         if done is None or done.key != key:
             started = time.monotonic()
-            result, attempts = self._attempts(step, request, inputs)
+            result, attempts = self._attempts(step, request, inputs, key)
             done = StepDone(key, result, round(time.monotonic() - started, 3), attempts)
             record.keep_step(step.name, done)
         self.watch(step.name, 1, 1, "done")
         return done.result
 
-    def _attempts(self, step: Step, request: JobRequested, inputs: Mapping[str, Json]) -> tuple[Json, int]:
+    def _attempts(
+        self, step: Step, request: JobRequested, inputs: Mapping[str, Json], key: str
+    ) -> tuple[Json, int]:
         wait_s = self.context.retry_seconds
         for attempt in count(1):
             try:
-                return self._once(step, request, inputs), attempt
+                return self._once(step, request, inputs, key), attempt
             except StepFailed as error:
                 raise StepFailed(f"{step.name}: {error}") from error
             except (StepRetry, Retry) as error:
@@ -129,11 +131,11 @@ class Worker:
             wait_s *= 2
         raise AssertionError("count() ends never")
 
-    def _once(self, step: Step, request: JobRequested, inputs: Mapping[str, Json]) -> Json:
+    def _once(self, step: Step, request: JobRequested, inputs: Mapping[str, Json], key: str) -> Json:
         def progress(done: int, of: int, what: str) -> None:
             self.watch(step.name, done, of, what)
 
-        return self.launch(step, Work(request, self.context, inputs, self.clock.now_ns(), progress))
+        return self.launch(step, Work(request, self.context, inputs, self.clock.now_ns(), progress, key))
 
     def _end(
         self,

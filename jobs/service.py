@@ -14,8 +14,8 @@ TOPIC, GROUP = "learning.jobs", "learning-workers"
 def work_off(worker: Worker, transport: Transport, limit: int = 100, timeout_s: float = 0.0) -> list[JobFinished]:
     """Run what is requested now; the ends, [] where nothing was asked. Call it again and again.
 
-    A request counts as taken only when its end is published: whatever kills this process between, the request comes
-    again and the job goes on where it stopped. Raises as Worker.run and Transport do.
+    A request counts as taken only when its end is published: whatever kills this process before, the request
+    comes again and the job goes on where it stopped. Raises as Worker.run and Transport do.
     """
 
     def emit(message: Message) -> None:

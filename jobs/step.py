@@ -55,6 +55,8 @@ class Work:
     """Documents of the steps it needs, by step."""
     now_ns: int
     progress: Progress = field(default=no_progress)
+    key: str = ""
+    """Of the step's result (`key_of`): what an attempt leaves in `scratch` for the next must be named by it."""
 
     @cached_property
     def store(self) -> Store:

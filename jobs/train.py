@@ -73,7 +73,7 @@ class _Run:
             "code": self.work.context.code,
         }
         self.models.log(self.id, time_ns=request.time_ns, params=self.params)
-        self._path = self.work.scratch / "training.safetensors"
+        self._path = self.work.scratch / f"training-{self.work.key[:16]}.safetensors"
         self._losses: list[float] = []
 
     def hooks(self) -> Hooks:

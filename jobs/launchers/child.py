@@ -45,7 +45,7 @@ def step(argument: bytes, progress: Progress) -> Json:
     """Run a step of a job."""
     task = msgspec.json.decode(argument, type=StepTask)
     described = Step(**{**task.step, "needs": tuple(task.step["needs"])})
-    return perform(described, Work(task.request, task.context, task.inputs, task.now_ns, progress))
+    return perform(described, Work(task.request, task.context, task.inputs, task.now_ns, progress, task.key))
 
 
 def _answer(task: Task, answers: BinaryIO) -> Answer:

@@ -55,6 +55,7 @@ class StepTask(Struct, frozen=True):
     context: JobContext
     inputs: dict[str, Json]
     now_ns: int
+    key: str
 
 
 class Launcher(Protocol):
@@ -69,7 +70,7 @@ def run_step(step: Step, work: Work) -> Json:
     if not step.own_process:
         return run_inline(step, work)
     details = {name: getattr(step, name) for name in Step.__slots__}
-    task = StepTask(details, work.request, work.context, dict(work.inputs), work.now_ns)
+    task = StepTask(details, work.request, work.context, dict(work.inputs), work.now_ns, work.key)
     log = work.scratch / f"{step.name}.log"
     return call("jobs.launchers.child:step", task, log, work.progress, hold=work.scratch / "step.lock")
 

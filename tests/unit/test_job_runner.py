@@ -191,7 +191,9 @@ def test_a_killed_step_is_run_again_and_errors_cross_the_process_boundary(tmp_pa
     assert "Traceback" in log.read_text()
 
 
-def test_a_killed_worker_takes_its_steps_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_worker_takes_its_steps_with_it(tmp_path: Path, how: signal.Signals) -> None:
+    """Killed or interrupted from the keyboard: no orphan goes on beside the next attempt."""
     script = (
         "import sys, pathlib\n"
         "from tests.unit.test_job_runner import Bench, step\n"
@@ -203,8 +205,8 @@ def test_a_killed_worker_takes_its_steps_with_it(tmp_path: Path) -> None:
     try:
         _wait(lambda: sleeper.exists() and bool(sleeper.read_text()))
     finally:
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
+        worker.send_signal(how)
+        assert worker.wait(20) != 0
     pid = int(sleeper.read_text())
     _wait(lambda: not Path(f"/proc/{pid}").exists())
     finished = Bench(tmp_path, step("z")).run()
