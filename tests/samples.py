@@ -151,6 +151,7 @@ SAMPLES: dict[str, Message] = {
         collection_probability=0.5,
     ),
     "telemetry": telemetry(
+        2,
         exposures=[Exposure("right/day/clear/urban", 950.0, 95.0, 50.0, 5.0, {"lateral": 1, "stuck": 2})],
         latency_ms_p50=5.1,
         latency_ms_p99=9.9,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message
 from streams.dedup import GENERATIONS, Dedup, DedupConfig, Seen
-from streams.state import StateUnreadable
+from streams.state import StateUnreadable, pack
 from tests.laws.stage_laws import check_deterministic, check_dump_and_load, check_replay, run, shuffled
 from tests.samples import T0, event, in_batches, telemetry
 
@@ -97,3 +97,8 @@ def test_time_alone_forgets() -> None:
 def test_damaged_state_is_named() -> None:
     with pytest.raises(StateUnreadable, match="Seen"):
         Dedup().load(b"\x00nonsense")
+
+
+def test_a_state_holds_only_what_can_be_stored() -> None:
+    with pytest.raises(NotImplementedError, match="object has no place"):
+        pack({"x": object()})

@@ -223,3 +223,12 @@ def test_condensing_merges_what_is_alike() -> None:
 def test_a_zero_vector_is_far_from_everything() -> None:
     units = unit_vectors([bytes(4), embedding_of([1, 0, 0, 0])])
     assert cosine_distances(units, units)[0].tolist() == [1.0, 1.0]
+
+
+def test_of_too_many_versions_the_one_used_longest_ago_is_forgotten() -> None:
+    stage = NoveltyStage(SMALL)
+    state = stage.initial()
+    for i, version in enumerate(["m1", "m2", "m1", "m3"]):
+        message = scenario(i, embedding=embedding_of([1, 2, 3]), embedding_version=version)
+        state = stage.step(state, [message], T0).state
+    assert set(state.models) == {"m1/3", "m3/3"}

@@ -433,5 +433,14 @@ TestRolloutMachine = RolloutMachine.TestCase
 TestRolloutMachine.settings = settings(max_examples=20, stateful_step_count=20)
 
 
+def test_a_few_failures_in_a_large_fleet_do_not_halt_by_themselves() -> None:
+    fleet = started(config=RolloutsConfig(**_fields(CONFIG) | {"failure_share": 0.9}))
+    fleet.dead = set([v for v in FLEET if fleet.runs(v) == "m2"][:4])
+    told = fleet.drive(9, km=0.5)
+    active = fleet.state.cohorts["sim"].active
+    assert active is not None and active.candidate.failures >= 3
+    assert not any(r.state is RolloutState.HALTED for r in told)
+
+
 def _fields(config: RolloutsConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in config.__dataclass_fields__}

@@ -211,6 +211,14 @@ def test_a_job_that_is_never_heard_of_again_counts_as_failed() -> None:
     assert bench.send(finished(job.fingerprint, model_version="m2"), wait_s=1) == []
 
 
+def test_the_very_job_that_was_run_is_not_run_again() -> None:
+    bench = Bench()
+    known = job_fingerprint([c.sha256 for c in clips(6)], "m1", "fine-tune", "")
+    bench.send(finished(known, "error"), *clips(6))
+    assert bench.send(wait_s=1000) == []
+    assert len(bench.send(*clips(1, tag="new")) + bench.send(wait_s=1000)) == 1
+
+
 def test_equal_content_counts_once() -> None:
     bench = Bench()
     same = archived("c-0", "car-0", LEFT)
