@@ -39,10 +39,10 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "pyflink": ("streams.engines",),
     "confluent_kafka": ("streams.engines", "streams.transport"),
     "mlflow": ("registry.models", "jobs.launchers"),
-    "fsspec": ("registry.backends",),
+    "fsspec": ("registry.backends", "registry.store"),
     "s3fs": ("registry.backends",),
     "prometheus_client": ("monitoring.exporter",),
-    "panda3d": ("simulation.panda",),
+    "panda3d": ("simulation.panda", "simulation.cameras"),
     "torch": ("model",),
 }
 

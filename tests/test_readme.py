@@ -1,0 +1,68 @@
+"""The README is true: its commands exist, its tree is the tree, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import fleet
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.S)
+
+
+def shell_lines() -> list[str]:
+    lines = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
+    return [line.split("  #")[0].split(" #")[0].strip() for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize("line", [x for x in shell_lines() if x.startswith("fleet ")])
+def test_fleet_commands_of_the_readme_exist_with_their_options(line: str) -> None:
+    words = shlex.split(line)[1:]
+    command = [w for w in words[:2] if re.fullmatch(r"[a-z][a-z-]*", w)]
+    command = command if command[0] == "dead-letters" else command[:1]
+    help_text = fleet(*command, "--help", timeout_s=60).stdout
+    assert "Usage" in help_text
+    for option in (w for w in words if w.startswith("--")):
+        assert option in help_text, option
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"\bmake ([a-z]+)", TEXT))
+    assert named
+    assert named <= targets, named - targets
+
+
+def test_the_tree_of_the_readme_is_the_tree() -> None:
+    block = next(b for kind, b in BLOCKS if kind == "text" and b.startswith("streams/"))
+    parent = ""
+    named = set()
+    for line in block.splitlines():
+        name = line.split()[0]
+        if line.startswith("  "):
+            assert (ROOT / parent / name).exists(), parent + name
+        else:
+            parent = name
+            named.add(name.rstrip("/"))
+            assert (ROOT / name).is_dir(), name
+    packages = {p.parent.name for p in ROOT.glob("*/__init__.py")}
+    assert packages <= named, packages - named
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_figures_of_the_results_stand_where_the_readme_points() -> None:
+    assert (ROOT / "docs" / "results" / "flywheel.json").exists()
+
+
+def test_decisions_are_numbered_and_titled() -> None:
+    numbers = [p.name[:4] for p in sorted((ROOT / "docs" / "adr").glob("*.md"))]
+    assert numbers == [f"{n:04d}" for n in range(1, len(numbers) + 1)]
