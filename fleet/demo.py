@@ -119,14 +119,9 @@ def write(wheel: Wheel, summary: Mapping[str, Any]) -> None:
 
 def _entry(turn: Turn, before: dict[str, Any] | None) -> dict[str, Any]:
     if turn.finished.verdict != "pass" or turn.evaluated is None:
-        if before is None:
-            raise FirstModelFailed(f"the first model did not pass: {'; '.join(turn.finished.reasons)}")
+        assert before is not None, "the first model passed, or Wheel.bootstrap had raised"
         return {**before, "turn": turn.number}
     return turn_entry(turn.number, turn.finished.model_version, turn.evaluated.candidate)
-
-
-class FirstModelFailed(RuntimeError):
-    """Without a first model there is nothing to turn."""
 
 
 def _job(turn: Turn) -> dict[str, Any]:

@@ -58,6 +58,10 @@ class WheelStuck(RuntimeError):
     """The loop did not go on where it must: says what was waited for."""
 
 
+class FirstModelFailed(RuntimeError):
+    """Without a first model there is nothing to turn: says why it did not pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What one turn came to."""
@@ -120,7 +124,8 @@ class Wheel:
         self._begin_at_the_end()
 
     def bootstrap(self) -> Turn:
-        """Turn 0: a first model cloned from the expert, tested, signed, installed everywhere."""
+        """Turn 0: a first model cloned from the expert, tested, signed, installed everywhere. Raises
+        FirstModelFailed."""
         recipe = self.config.recipe
         request = JobRequested(
             fingerprint=job_fingerprint([], f"seed-{self.config.seed}", recipe, self.context.code),
@@ -132,7 +137,10 @@ class Wheel:
             reason="the first model",
         )
         self.send([request])
-        return self._learn(0)
+        turn = self._learn(0)
+        if turn.finished.verdict != "pass":
+            raise FirstModelFailed(f"the first model did not pass: {'; '.join(turn.finished.reasons)}")
+        return turn
 
     def turn(self) -> Turn:
         """Drive, select, upload, learn, roll out. Raises WheelStuck."""

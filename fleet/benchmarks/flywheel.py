@@ -18,8 +18,8 @@ from fleet import config as configs
 from fleet.benchmarks.result import Bar, Measured
 from fleet.config import OPEN_GATE, WheelConfig
 from fleet.console import Watcher
-from fleet.demo import FirstModelFailed, prepare, summarise
-from fleet.local import Wheel
+from fleet.demo import prepare, summarise
+from fleet.local import Wheel, WheelStuck
 from fleet.summary import turn_entry
 from monitoring.disengagements import garwood
 from simulation.scenarios import EASY
@@ -80,7 +80,7 @@ def _config(seed: int, arm: str, quick: bool) -> WheelConfig:
 def _candidate(wheel: Wheel, number: int) -> dict[str, Any]:
     turn = wheel.turns[number]
     if turn.evaluated is None:
-        raise FirstModelFailed(f"turn {number} was not evaluated: {'; '.join(turn.finished.reasons)}")
+        raise WheelStuck(f"turn {number} was not evaluated: {'; '.join(turn.finished.reasons)}")
     return turn_entry(number, turn.finished.model_version, turn.evaluated.candidate)
 
 
