@@ -9,9 +9,10 @@ from torch import Tensor
 
 from model.network import Output
 
-OTHER_MODES_SHARE = 0.05
-"""Share of the regression loss that goes to all modes alike, so that none dies (relaxed winner-takes-all,
-Rupprecht et al., ICCV 2017)."""
+ALTERNATIVES_WEIGHT = 0.3
+"""Of the other modes' loss against that of the first: they must not cost it much of the network."""
+CLOSE_M = 0.5
+"""Mean displacement that counts as close when confidence is shared out."""
 
 
 class Losses(NamedTuple):
@@ -19,22 +20,30 @@ class Losses(NamedTuple):
 
     total: Tensor
     trajectory: Tensor
+    alternatives: Tensor
     mode: Tensor
 
 
 def imitation_loss(output: Output, target: Tensor) -> Losses:
-    """One step of expectation maximisation of a mixture of Laplace distributions, mean over the batch: each
-    mode answers for a target by its posterior probability, learns the target by that share (negative
-    log-likelihood per coordinate) and learns to name that share (cross-entropy). Unlike winner-takes-all, a
-    mode that is confident and close enough keeps the target, so that modes split only where they must.
+    """Means over the batch of: the Laplace negative log-likelihood of the first mode, which so becomes the
+    median of what may be driven; that of the closest other mode (winner takes all), so that these become the
+    alternatives; and the cross-entropy of the confidences against a softmin of the modes' displacements.
 
-    `output.confidence` holds logits; `target` is [B, T, 2]. There are no sample weights: they decide how
-    often a frame is drawn (model/data.py), which costs nothing for the frames that are not."""
+    The first mode wins wherever nothing is certain: a policy that always drives the likeliest of several
+    sharp modes brakes late for what it half sees. `output.confidence` holds logits; `target` is [B, T, 2].
+    There are no sample weights: they decide how often a frame is drawn (model/data.py), which costs nothing
+    for the frames that are not."""
     error = (output.modes - target.unsqueeze(1)).abs()
-    density = error / output.scale_m + torch.log(2 * output.scale_m)
-    prior = torch.log_softmax(output.confidence, 1)
-    answers = torch.softmax(prior - density.sum((-1, -2)), 1).detach()
-    share = answers * (1 - OTHER_MODES_SHARE) + OTHER_MODES_SHARE / answers.shape[1]
-    trajectory = (density.mean((-1, -2)) * share).sum(1).mean()
-    mode = -(answers * prior).sum(1).mean()
-    return Losses(trajectory + mode, trajectory, mode)
+    likelihood = (error / output.scale_m + torch.log(2 * output.scale_m)).mean((-1, -2))
+    displacement = error.detach().sum(-1).mean(-1)
+    trajectory = likelihood[:, 0].mean()
+    alternatives = _closest(likelihood[:, 1:], displacement[:, 1:])
+    close = torch.softmax(-displacement / CLOSE_M, 1)
+    mode = -(close * torch.log_softmax(output.confidence, 1)).sum(1).mean()
+    return Losses(trajectory + ALTERNATIVES_WEIGHT * (alternatives + mode), trajectory, alternatives, mode)
+
+
+def _closest(likelihood: Tensor, displacement: Tensor) -> Tensor:
+    if not likelihood.shape[1]:
+        return likelihood.new_zeros(())
+    return likelihood.gather(1, displacement.argmin(1, keepdim=True)).mean()

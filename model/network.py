@@ -92,7 +92,7 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         width, stem = config.width, config.stem_width
-        self.eye = nn.Conv2d(3, stem, 4, stride=4)
+        self.eye = nn.Conv2d(3, stem, 6, stride=4, padding=1)
         self.stem = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(stem, 2 * stem, 3, stride=2, padding=1),
@@ -149,7 +149,7 @@ class Network(nn.Module):
         weights instead of the many pixels: a sixth of the time of a training step."""
         weight = self.eye.weight / PIXEL_UNIT
         bias = self.eye.bias - PIXEL_MEAN * weight.sum((1, 2, 3)) if self.eye.bias is not None else None
-        return F.conv2d(pixels, weight, bias, stride=self.eye.stride)
+        return F.conv2d(pixels, weight, bias, self.eye.stride, self.eye.padding)
 
     def _latents(self, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Tensor:
         state = torch.stack([speed / SPEED_UNIT_MPS, yaw_rate / YAW_RATE_UNIT_RADPS], -1)

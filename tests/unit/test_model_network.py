@@ -72,24 +72,31 @@ def _output(modes: torch.Tensor, logits: list[float], scale: float) -> Output:
     return Output(modes, torch.tensor([logits]), torch.full_like(modes, scale), torch.zeros(1, 4))
 
 
-def test_the_loss_of_a_perfect_sure_mode_is_the_laplace_density_at_its_peak() -> None:
+def test_the_loss_of_a_perfect_mode_is_the_laplace_density_at_its_peak() -> None:
     target = torch.ones(1, 8, 2)
     losses = imitation_loss(_output(target[:, None], [0.0], 0.5), target)
     assert losses.trajectory.item() == pytest.approx(0.0, abs=1e-6)
-    assert losses.mode.item() == 0.0
-    assert losses.total.item() == pytest.approx(0.0, abs=1e-6)
+    assert losses.mode.item() == losses.alternatives.item() == 0.0
 
 
-def test_the_loss_follows_the_closest_mode_and_names_it() -> None:
-    target = torch.zeros(1, 8, 2)
-    modes = torch.stack([torch.full((8, 2), 4.0), torch.full((8, 2), 0.1)])[None].requires_grad_()
-    right = imitation_loss(_output(modes, [-3.0, 3.0], 1.0), target)
-    wrong = imitation_loss(_output(modes, [3.0, -3.0], 1.0), target)
-    assert wrong.mode > right.mode + 5
-    right.trajectory.backward()  # type: ignore[no-untyped-call]
+def _three_modes() -> torch.Tensor:
+    return torch.stack([torch.full((8, 2), far) for far in (2.0, 4.0, 0.1)])[None]
+
+
+def test_the_first_mode_learns_every_target_and_of_the_others_the_closest() -> None:
+    modes = _three_modes().requires_grad_()
+    imitation_loss(_output(modes, [0.0, 0.0, 0.0], 1.0), torch.zeros(1, 8, 2)).total.backward()  # type: ignore[no-untyped-call]
     assert modes.grad is not None
-    far, near = modes.grad.abs().sum((0, 2, 3))
-    assert near > 10 * far > 0
+    first, far, near = modes.grad.abs().sum((0, 2, 3))
+    assert first > near > 0
+    assert far == 0
+
+
+def test_confidence_is_learnt_for_the_mode_that_is_close() -> None:
+    target = torch.zeros(1, 8, 2)
+    right = imitation_loss(_output(_three_modes(), [-3.0, -3.0, 3.0], 1.0), target)
+    wrong = imitation_loss(_output(_three_modes(), [-3.0, 3.0, -3.0], 1.0), target)
+    assert wrong.mode > right.mode + 5
 
 
 def _plan(offset: float, scale: float = 1.0) -> tuple[Plan, np.ndarray]:
