@@ -117,7 +117,14 @@ class NativeKafka:
 
     def _java(self) -> list[str]:
         heap = f"-Xmx{self._heap_mb}m"
-        return ["java", heap, "-XX:+UseSerialGC", "-cp", f"{self.directory / 'libs'}/*"]
+        return [
+            "java",
+            heap,
+            "-XX:+UseSerialGC",
+            "-Dorg.apache.logging.log4j.level=INFO",
+            "-cp",
+            f"{self.directory / 'libs'}/*",
+        ]
 
     def _format(self, config: Path) -> None:
         command = [*self._java(), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config)]
