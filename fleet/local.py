@@ -16,10 +16,12 @@ from jobs.code import code_version
 from jobs.context import JobContext, Places
 from jobs.documents import Compiled, Evaluated
 from jobs.record import JobRecord
+from jobs.register import step_down
 from jobs.runner import Worker
 from monitoring.exporter import Exporter
 from registry.clips import ClipIndex
 from registry.lineage import Kind, Lineage, Node
+from registry.models import Models
 from registry.releases import Releases
 from registry.store import Store
 from simulation.scenarios import scenes
@@ -163,7 +165,7 @@ class Wheel:
         self.engine.run_until_idle()
         for message in self._drain(self._gateway):
             if isinstance(message, Rollout):
-                self._rollouts.append(message)
+                self._rolled(message)
             self.fleet.receive(message, self.clock.now_ns(), self.send)
         for message in self._drain(self._registrar):
             if isinstance(message, ArchivedClip):
@@ -253,6 +255,13 @@ class Wheel:
             seed = (self.config.seed * 1000 + number) * 100 + 50 + trip
             self._trip(seed, self.config.rollout_trip_s, f"turn {number}: rollout, {self._rollouts[-1].reason}")
         self._installed()
+
+    def _rolled(self, rollout: Rollout) -> None:
+        """A rollout that was halted takes the champion's title back."""
+        self._rollouts.append(rollout)
+        if rollout.state is RolloutState.HALTED and rollout.previous is not None:
+            models = Models(self.context.places.mlflow, self.config.settings.model_name)
+            step_down(models, rollout.release.model_version, rollout.previous.model_version)
 
     def _over(self) -> bool:
         final = (RolloutState.COMPLETE, RolloutState.HALTED)

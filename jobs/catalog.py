@@ -12,7 +12,7 @@ _SHIP: tuple[Step, ...] = (
     #    name        function                             reads
     Step("compile", "jobs.compile:compile_model", ("train",)),
     Step("evaluate", "jobs.evaluate.step:evaluate", ("label", "check", "train", "compile")),
-    Step("gate", "jobs.gate:gate", ("evaluate", "compile"), own_process=False),
+    Step("gate", "jobs.gate:gate", ("evaluate", "compile")),
     Step("register", "jobs.register:register", ("check", "train", "compile", "evaluate", "gate"), ends=True),
     Step("sign", "jobs.sign:sign", ("check", "train", "compile", "evaluate", "register")),
 )
@@ -21,16 +21,16 @@ CATALOG: Mapping[str, Sequence[Step]] = MappingProxyType(
     {
         # A better model from clips of the fleet.
         "learn": (
-            Step("curate", "jobs.curate:curate", ends=True, own_process=False),
-            Step("label", "jobs.label:label", ("curate",)),
-            Step("check", "jobs.check:check", ("curate", "label"), ends=True, own_process=False),
-            Step("train", "jobs.train:fine_tune", ("label", "check")),
+            Step("curate", "jobs.curate:curate", ends=True),
+            Step("label", "jobs.label:label", ("curate",), own_process=True),
+            Step("check", "jobs.check:check", ("curate", "label"), ends=True),
+            Step("train", "jobs.train:fine_tune", ("label", "check"), own_process=True),
             *_SHIP,
         ),
         # A first model, from the expert alone.
         "clone": (
             Step("record", "jobs.record_base:record"),
-            Step("train", "jobs.train:clone", ("record",)),
+            Step("train", "jobs.train:clone", ("record",), own_process=True),
             *_SHIP,
         ),
     }

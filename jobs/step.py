@@ -40,8 +40,8 @@ class Step:
     version: int = 1
     """Raised when the function's meaning changes, so that old results are not taken for new ones."""
     retries: int = 2
-    own_process: bool = True
-    """In its own process memory goes back when it ends. False for what takes milliseconds and imports little."""
+    own_process: bool = False
+    """In its own process memory goes back when it ends; but each pays for its imports, some 10 s with torch."""
 
 
 @dataclass(frozen=True)

@@ -114,12 +114,18 @@ def evaluate(work: Work) -> Evaluated:
 
 LIGHT: Mapping[str, Sequence[Step]] = {
     "light": (
-        Step("train", "tests.job_steps:train"),
-        Step("compile", "tests.job_steps:compile_model", ("train",)),
-        Step("evaluate", "tests.job_steps:evaluate", ("compile",)),
-        Step("gate", "jobs.gate:gate", ("evaluate", "compile"), own_process=False),
-        Step("register", "jobs.register:register", ("train", "compile", "evaluate", "gate"), ends=True),
-        Step("sign", "jobs.sign:sign", ("train", "compile", "evaluate", "register")),
+        Step("train", "tests.job_steps:train", own_process=True),
+        Step("compile", "tests.job_steps:compile_model", ("train",), own_process=True),
+        Step("evaluate", "tests.job_steps:evaluate", ("compile",), own_process=True),
+        Step("gate", "jobs.gate:gate", ("evaluate", "compile")),
+        Step(
+            "register",
+            "jobs.register:register",
+            ("train", "compile", "evaluate", "gate"),
+            ends=True,
+            own_process=True,
+        ),
+        Step("sign", "jobs.sign:sign", ("train", "compile", "evaluate", "register"), own_process=True),
     )
 }
 """A job that registers and releases for real."""

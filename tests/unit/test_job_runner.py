@@ -43,7 +43,7 @@ def request(kind: str = "test", clips: Sequence[str] = ("c1",)) -> JobRequested:
 
 
 def step(name: str, function: str = "count", needs: tuple[str, ...] = (), **more: bool) -> Step:
-    return Step(name, f"tests.job_steps:{function}", needs, **more)
+    return Step(name, f"tests.job_steps:{function}", needs, **{"own_process": True, **more})
 
 
 class Bench:
