@@ -8,6 +8,7 @@ import math
 import numpy as np
 from panda3d import core
 
+from model.rig import Camera
 from simulation.arrays import Images
 from simulation.meshes import Mesh, atlas
 
@@ -60,6 +61,64 @@ def texture() -> core.Texture:
     return out
 
 
+class Thing:
+    """Something that moves in one scene, and looks like the model it wears."""
+
+    def __init__(self, node: core.NodePath) -> None:
+        self._node = node
+        self._worn: core.NodePath | None = None
+        self._alpha = -1.0
+
+    def pose(self, x: float, y: float, heading_deg: float, z: float = 0.0) -> None:
+        """Puts it there."""
+        self._node.set_pos_hpr(x, y, z, heading_deg, 0, 0)
+
+    def show(self, visible: bool) -> bool:
+        """Shows or hides it; returns `visible`."""
+        if visible:
+            self._node.show()
+        else:
+            self._node.hide()
+        return visible
+
+    def wear(self, model: core.GeomNode, alpha: float) -> None:
+        """Looks like `model`, its alpha scaled to `alpha` of 255."""
+        if self._worn is None or self._worn.node() is not model:
+            if self._worn is not None:
+                self._worn.detach_node()
+            self._worn = self._node.attach_new_node(model)
+        if alpha != self._alpha:
+            self._node.set_color_scale(1, 1, 1, alpha / 255)
+            self._alpha = alpha
+
+    def part(self, model: core.GeomNode) -> Thing:
+        """A part that moves along, and can be shown by itself."""
+        node = self._node.attach_new_node("part")
+        node.attach_new_node(model)
+        return Thing(node)
+
+
+class Stage:
+    """The scene graph of one vehicle."""
+
+    def __init__(self) -> None:
+        self._root = core.NodePath("stage")
+        self._root.set_texture(texture())
+
+    def thing(self, model: core.GeomNode | None = None) -> Thing:
+        """A new thing, perhaps already with a model. The order of drawing is the order of creation: where two
+        surfaces are equally far, the picture must not depend on addresses in memory, by which Panda3D sorts."""
+        node = self._root.attach_new_node("thing")
+        node.set_bin("fixed", self._root.get_num_children())
+        if model is not None:
+            node.attach_new_node(model)
+        return Thing(node)
+
+    def vehicle(self) -> Thing:
+        """What cameras are mounted on; nothing of it is seen."""
+        return Thing(self._root.attach_new_node("vehicle"))
+
+
 class Canvas:
     """One offscreen buffer tiled with equal views. Panda3D draws every active buffer at each call, so one
     that is not closed slows all others down."""
@@ -103,15 +162,15 @@ class Canvas:
             raise NoRenderer(f"no offscreen buffer of {self.size_px[0]}x{self.size_px[1]} px could be opened")
         return buffer
 
-    def add_view(self, index: int, camera: core.NodePath, sky: tuple[float, float, float]) -> None:
-        """Shows `camera` in tile `index`, on a sky of RGB 0..1 and alpha 0."""
+    def add_view(self, index: int, vehicle: Thing, camera: Camera, sky: tuple[float, float, float]) -> None:
+        """Shows in tile `index` what `camera` on `vehicle` sees, on a sky of RGB 0..1 and alpha 0."""
         (w, h), (width, height) = self.view_px, self.size_px
         column, row = index % self.across, index // self.across
         top = height - row * h
         region = self._buffer.make_display_region(
             column * w / width, (column + 1) * w / width, (top - h) / height, top / height
         )
-        region.set_camera(camera)
+        region.set_camera(_mount(vehicle, camera))
         region.set_clear_color_active(True)
         region.set_clear_color((*sky, 0.0))
         region.set_clear_depth_active(True)
@@ -135,3 +194,15 @@ class Canvas:
         core.GeomCacheManager.get_global_ptr().flush()
         _IDLE.setdefault(self.size_px, []).append(self._buffer)
         self._buffer = None
+
+
+def _mount(vehicle: Thing, camera: Camera) -> core.NodePath:
+    lens = core.PerspectiveLens()
+    lens.set_film_size(camera.width_px, camera.height_px)
+    lens.set_focal_length(camera.focal_px)
+    lens.set_near_far(NEAR_M, FAR_M)
+    node = vehicle._node.attach_new_node(core.Camera(camera.name, lens))
+    node.set_pos(camera.x_m, camera.y_m, camera.z_m)
+    # Panda3D's cameras look along their y axis, the vehicle's x axis points forward.
+    node.set_hpr(math.degrees(camera.yaw_rad) - 90, math.degrees(camera.pitch_rad), 0)
+    return node
