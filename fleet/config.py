@@ -58,7 +58,7 @@ def demo(seed: int) -> WheelConfig:
     return WheelConfig(
         seed=seed,
         turns=2,
-        vehicles=64,
+        vehicles=48,
         trips=2,
         trip_s=50.0,
         rollout_trip_s=12.0,
