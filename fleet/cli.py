@@ -34,6 +34,9 @@ def demo(
     kafka: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Send every message over this broker.")
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on 127.0.0.1 meanwhile.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Turn the wheel: drive, select, learn, release.
@@ -42,7 +45,7 @@ def demo(
     """
     from fleet.demo import run_demo
 
-    run_demo(out, seed=seed, turns=turns, quick=quick, kafka=kafka, as_json=json)
+    run_demo(out, seed=seed, turns=turns, quick=quick, kafka=kafka, metrics_port=metrics_port, as_json=json)
 
 
 @app.command(

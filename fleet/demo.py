@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fleet.gallery import clip_views
 from fleet.local import Turn, Wheel
 from fleet.report import ReportInputs, write_report
 from fleet.summary import turn_entry
+from monitoring.exporter import MetricsServer
 from registry.lineage import Kind, Node
 from streams.contracts.releases import Rollout
 from streams.transport.base import Transport
@@ -38,6 +40,7 @@ def run_demo(
     turns: int | None = None,
     quick: bool = False,
     kafka: str | None = None,
+    metrics_port: int | None = None,
     as_json: bool = False,
 ) -> None:
     """The command. Raises OutFolderInUse, ConnectionFailed, WheelStuck."""
@@ -46,11 +49,13 @@ def run_demo(
         config = replace(config, turns=turns)
     transport = open_transport(kafka)
     prepare(out)
-    with Watcher() as watch:
+    with Watcher() as watch, ExitStack() as open_:
+        open_.callback(transport.close)
         wheel = Wheel(config, out, transport, watch)
+        if metrics_port is not None:
+            watch.say(f"metrics: {open_.enter_context(MetricsServer(wheel.exporter, metrics_port)).url}")
         summary = turn_the_wheel(wheel, watch)
         write(wheel, summary)
-        transport.close()
         watch.say(f"report: {out / 'report.html'}")
     typer.echo(json.dumps(summary) if as_json else _told(summary))
 
@@ -105,7 +110,8 @@ def summarise(wheel: Wheel) -> dict[str, Any]:
 
 
 def write(wheel: Wheel, summary: Mapping[str, Any]) -> None:
-    """summary.json and report.html."""
+    """summary.json, report.html and metrics.prom."""
+    (wheel.out / "metrics.prom").write_text(wheel.exporter.text())
     (wheel.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     inputs = ReportInputs(
         summary=summary,

@@ -8,7 +8,7 @@ from functools import singledispatchmethod
 from types import TracebackType
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
 from monitoring import metrics as m
 from streams.contracts.clips import ArchivedClip, ClipRequest, LostClip
@@ -70,6 +70,10 @@ class Exporter:
         self._add(m.STAGE_RECORDS, stage, by=records)
         self._sample(m.STAGE_SECONDS, stage, value=seconds)
         self._set(m.STAGE_LAG, stage, value=lag_s)
+
+    def text(self) -> str:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry).decode()
 
     @singledispatchmethod
     def _take(self, message: object) -> None:

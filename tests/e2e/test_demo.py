@@ -90,6 +90,14 @@ def test_the_report_stands_alone(quick_run: QuickRun) -> None:
     assert f"{quick_run.summary['turns'][0]['rate_per_km']:.1f}" in page
 
 
+def test_metrics_count_exposure_and_disengagements_by_model_region_and_cause(quick_run: QuickRun) -> None:
+    text = (quick_run.out / "metrics.prom").read_text()
+    for version in (t["model_version"] for t in quick_run.summary["turns"]):
+        assert re.search(rf'fleetwheel_\w*meters_total{{.*model_version="{version}".*region="', text), version
+    assert re.search(r'fleetwheel_disengagements_total{cause="\w+",.*model_version="', text)
+    assert "vehicle=" not in text
+
+
 def test_a_folder_of_somebody_else_is_not_touched(tmp_path: Path) -> None:
     from tests.conftest import fleet
 
