@@ -28,27 +28,39 @@ from streams.transport.memory import MemoryTransport
 
 ARMS = (CURATED, RANDOM)
 Rates = Mapping[str, Any]
+Runs = Mapping[str, Mapping[str, list[dict[str, Any]]]]
 
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
-    """Both arms for each seed, side by side, each in a process of its own; a seed that was finished before in
-    this folder with the same code is not run again."""
+    """For each seed one first model, then both arms from it, side by side, each in a process of its own."""
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
     with Watcher() as watch:
         for seed in seeds:
-            watch.say(f"seed {seed}: both arms, one process each; logs in {scratch}")
+            watch.say(f"seed {seed}: the first model")
+            first_model(seed, scratch, quick)
+            watch.say(f"seed {seed}: both arms")
             with ProcessPoolExecutor(len(ARMS), mp_context=get_context("spawn")) as pool:
                 futures = {arm: pool.submit(run_arm, seed, arm, scratch, quick) for arm in ARMS}
                 runs[str(seed)] = {arm: future.result() for arm, future in futures.items()}
             watch.say(f"seed {seed}: " + "; ".join(_told(arm, turns) for arm, turns in runs[str(seed)].items()))
-    return Measured({"runs": runs, "pooled": _pooled(runs)}, _bars(runs), _table(runs))
+    return assess(runs)
+
+
+def first_model(seed: int, scratch: Path, quick: bool) -> None:
+    """What both arms start from: the `clone` job, run to its end in a folder that the arms copy."""
+    out = _folder(seed, "first", scratch, quick)
+    prepare(out)
+    config = replace(_config(seed, CURATED, quick), processes=2)
+    with Watcher() as watch:
+        Wheel(config, out, MemoryTransport(), watch).bootstrap()
+    shutil.rmtree(out / "vehicles")
 
 
 def run_arm(seed: int, arm: str, scratch: Path, quick: bool) -> list[dict[str, Any]]:
-    """All turns of one arm; the entries of summary.json, with the clips by condition. The first model depends on
-    the seed alone, so both arms start from the same one."""
-    out = scratch / f"{'quick-' if quick else ''}{seed}-{arm}"
+    """All turns of one arm; the entries of summary.json, with the clips by condition."""
+    out = _folder(seed, arm, scratch, quick)
     prepare(out)
+    shutil.copytree(_folder(seed, "first", scratch, quick), out, dirs_exist_ok=True)
     config = _config(seed, arm, quick)
     with Watcher() as watch:
         wheel = Wheel(config, out, MemoryTransport(), watch)
@@ -70,6 +82,15 @@ def run_arm(seed: int, arm: str, scratch: Path, quick: bool) -> list[dict[str, A
     ]
 
 
+def assess(runs: Runs) -> Measured:
+    """Pooled figures, bars and tables of finished runs: seed -> arm -> turns."""
+    return Measured({"runs": runs, "pooled": _pooled(runs)}, _bars(runs), _table(runs))
+
+
+def _folder(seed: int, arm: str, scratch: Path, quick: bool) -> Path:
+    return scratch / f"{'quick-' if quick else ''}{seed}-{arm}"
+
+
 def _config(seed: int, arm: str, quick: bool) -> WheelConfig:
     """The demo's, one process for each arm. The gate is open in both: the arms are judged by their clips, and each
     turn starts from what the one before learned."""
@@ -84,7 +105,7 @@ def _candidate(wheel: Wheel, number: int) -> dict[str, Any]:
     return turn_entry(number, turn.finished.model_version, turn.evaluated.candidate)
 
 
-def _pool(runs: Mapping[str, Any], arm: str, number: int, key: Callable[[Rates], Rates]) -> dict[str, float]:
+def _pool(runs: Runs, arm: str, number: int, key: Callable[[Rates], Rates]) -> dict[str, float]:
     """Counts over all seeds, with the Garwood interval."""
     chosen = [key(turns[arm][number]["candidate"]) for turns in runs.values() if number < len(turns[arm])]
     km, hours = sum(c["km"] for c in chosen), sum(c["vehicle_hours"] for c in chosen)
@@ -107,7 +128,7 @@ GROUPS: dict[str, Callable[[Rates], Rates]] = {
 }
 
 
-def _pooled(runs: Mapping[str, Any]) -> dict[str, Any]:
+def _pooled(runs: Runs) -> dict[str, Any]:
     turns = len(next(iter(runs.values()))[CURATED])
     return {
         name: {arm: [_pool(runs, arm, n, key) for n in range(turns)] for arm in ARMS}
@@ -115,7 +136,7 @@ def _pooled(runs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _bars(runs: Mapping[str, Any]) -> list[Bar]:
+def _bars(runs: Runs) -> list[Bar]:
     pooled = _pooled(runs)
     unseen, base = pooled["all unseen"][CURATED], pooled["base"][CURATED]
     other = pooled["all unseen"][RANDOM]
@@ -141,7 +162,7 @@ def _bars(runs: Mapping[str, Any]) -> list[Bar]:
     ]
 
 
-def _table(runs: Mapping[str, Any]) -> str:
+def _table(runs: Runs) -> str:
     pooled = _pooled(runs)
     turns = len(pooled["base"][CURATED])
     head = "| conditions | clips | " + " | ".join(f"turn {n}" for n in range(turns)) + " |"
@@ -154,7 +175,7 @@ def _table(runs: Mapping[str, Any]) -> str:
     return "\n".join([note, "", *rows, "", _by_seed(runs)])
 
 
-def _by_seed(runs: Mapping[str, Any]) -> str:
+def _by_seed(runs: Runs) -> str:
     rows = [
         "| seed | clips | turn | verdict | stored | per km | per hour | by condition of the clips |",
         "|" + "---|" * 8,
