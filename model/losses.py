@@ -13,6 +13,8 @@ ALTERNATIVES_WEIGHT = 0.3
 """Of the other modes' loss against that of the first: they must not cost it much of the network."""
 CLOSE_M = 0.5
 """Mean displacement that counts as close when confidence is shared out."""
+HANDICAP_M = 0.25
+"""What an alternative must be closer by to be as confident as the first mode: ties are no reason to leave it."""
 
 
 class Losses(NamedTuple):
@@ -36,9 +38,10 @@ def imitation_loss(output: Output, target: Tensor) -> Losses:
     error = (output.modes - target.unsqueeze(1)).abs()
     likelihood = (error / output.scale_m + torch.log(2 * output.scale_m)).mean((-1, -2))
     displacement = error.detach().sum(-1).mean(-1)
+    handicap = HANDICAP_M * torch.arange(displacement.shape[1]).clamp(max=1)
     trajectory = likelihood[:, 0].mean()
     alternatives = _closest(likelihood[:, 1:], displacement[:, 1:])
-    close = torch.softmax(-displacement / CLOSE_M, 1)
+    close = torch.softmax(-(displacement + handicap) / CLOSE_M, 1)
     mode = -(close * torch.log_softmax(output.confidence, 1)).sum(1).mean()
     return Losses(trajectory + ALTERNATIVES_WEIGHT * (alternatives + mode), trajectory, alternatives, mode)
 
