@@ -86,7 +86,7 @@ def benchmark(
     raise typer.Exit(run_benchmark(name, seeds=seeds, out=out, quick=quick, as_json=json))
 
 
-@app.command()
+@app.command(epilog="Examples:  fleet topics  |  fleet topics --json")
 def topics(json: Json = False) -> None:
     """The table of topics."""
     from fleet.tables import print_topics
@@ -103,12 +103,10 @@ def kafka(
 
     Needs Java 17 and Maven, which bring it from its published artifacts.
     """
-    from fleet.kafka import NativeKafka
+    from fleet.kafka import run_kafka
 
     typer.echo("getting Kafka's libraries (once) and starting it ...", err=True)
-    with NativeKafka(directory, port) as broker:
-        typer.echo(f"Kafka answers at {broker.bootstrap}; Ctrl-C ends it")
-        broker.wait()
+    run_kafka(port, directory)
 
 
 dead_letters = typer.Typer(
@@ -119,29 +117,38 @@ app.add_typer(dead_letters)
 Broker = Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="The broker.")]
 
 
-@dead_letters.command("list")
+@dead_letters.command("list", epilog="Example:  fleet dead-letters list --kafka 127.0.0.1:9092 --json")
 def dead_letters_list(kafka: Broker, json: Json = False) -> None:
-    """One line for each dead letter: where it stood, when, and why."""
+    """One line for each dead letter.
+
+    Where the record stood, when, and why it was refused.
+    """
     from fleet.tables import print_dead_letters
 
     print_dead_letters(kafka, as_json=json)
 
 
-@dead_letters.command("show")
+@dead_letters.command("show", epilog="Example:  fleet dead-letters show 3 --kafka 127.0.0.1:9092")
 def dead_letters_show(
     kafka: Broker, number: Annotated[int, typer.Argument(min=0, help="Its number in the list.")]
 ) -> None:
-    """One dead letter whole: reason, headers and original bytes."""
+    """One dead letter whole, as JSON.
+
+    Reason, headers and original bytes.
+    """
     from fleet.tables import show_dead_letter
 
     show_dead_letter(kafka, number)
 
 
-@dead_letters.command("replay")
+@dead_letters.command("replay", epilog="Example:  fleet dead-letters replay 3 --kafka 127.0.0.1:9092")
 def dead_letters_replay(
     kafka: Broker, number: Annotated[int, typer.Argument(min=0, help="Its number in the list.")]
 ) -> None:
-    """Send the original record to its topic again; readers deduplicate by id."""
+    """Send a dead letter's original record again.
+
+    It goes to its topic; readers deduplicate by id.
+    """
     from fleet.tables import replay_dead_letter
 
     replay_dead_letter(kafka, number)

@@ -95,7 +95,10 @@ def quick(seed: int) -> WheelConfig:
         ),
         selection=_selection(clips=12),
         triggers=_triggers("quick", start_clips=1),
-        rollouts=_rollouts(km=(0.01, 0.02)),
+        # Eight vehicles: two arms of half the fleet each, so that neither is likely to be empty.
+        rollouts=RolloutsConfig(
+            waves=(Wave(0.5, 0.02, 0.02),), control_share=0.5, look_ns=5 * SECOND_NS, report_ns=5 * SECOND_NS
+        ),
     )
 
 

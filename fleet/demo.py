@@ -93,7 +93,8 @@ def turn_the_wheel(wheel: Wheel, watch: Watcher) -> dict[str, Any]:
 
 
 def summarise(wheel: Wheel) -> dict[str, Any]:
-    """summary.json's object. A turn whose candidate failed the gate goes on with the champion's figures."""
+    """summary.json's object. A turn whose candidate failed the gate, or was thrown back by the fleet, goes on with
+    the champion's figures."""
     entries: list[dict[str, Any]] = []
     for turn in wheel.turns:
         entries.append(_entry(turn, entries[-1] if entries else None))
@@ -124,7 +125,7 @@ def write(wheel: Wheel, summary: Mapping[str, Any]) -> None:
 
 
 def _entry(turn: Turn, before: dict[str, Any] | None) -> dict[str, Any]:
-    if turn.finished.verdict != "pass" or turn.evaluated is None:
+    if not turn.drives or turn.evaluated is None:
         assert before is not None, "the first model passed, or Wheel.bootstrap had raised"
         return {**before, "turn": turn.number}
     return turn_entry(turn.number, turn.finished.model_version, turn.evaluated.candidate)

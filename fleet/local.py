@@ -31,7 +31,7 @@ from streams.contracts.clock import SECOND_NS, VirtualClock
 from streams.contracts.codec import Message
 from streams.contracts.drive import TriggerEvent
 from streams.contracts.ids import job_fingerprint
-from streams.contracts.jobs import JobFinished, JobRequested
+from streams.contracts.jobs import JobFinished, JobRequested, Release
 from streams.contracts.releases import Rollout, RolloutState
 from streams.dedup import Dedup
 from streams.engines.inline import InlineEngine
@@ -74,7 +74,13 @@ class Turn:
     """None where the job ended before it evaluated."""
     compiled: Compiled | None
     rollouts: tuple[Rollout, ...]
-    """Each state that was told, in order."""
+    """Each state that was told of its release, in order."""
+
+    @property
+    def drives(self) -> bool:
+        """Whether its model is what the fleet goes on with: it passed the gate and was not thrown back."""
+        halted = any(r.state is RolloutState.HALTED for r in self.rollouts)
+        return self.finished.verdict == "pass" and not halted
 
 
 @dataclass(slots=True)
@@ -227,7 +233,7 @@ class Wheel:
             finished,
             msgspec.convert(evaluated.result, Evaluated) if evaluated else None,
             msgspec.convert(compiled.result, Compiled) if compiled else None,
-            tuple(self._rollouts),
+            tuple(r for r in self._rollouts if finished.release and r.release.version == finished.release.version),
         )
         self.turns.append(turn)
         return turn
@@ -244,17 +250,30 @@ class Wheel:
         )
 
     def _roll_out(self, number: int, finished: JobFinished) -> None:
-        """Watched trips until the rollout is over; a job without a release changes nothing."""
+        """Watched trips until the release's rollout is over; a job without a release changes nothing. One that is
+        not over by then stays as it is: the next turn's driving goes on deciding it."""
         self.exchange()
         if finished.release is None:
             return
-        for trip in range(self.config.rollout_trips + 1):
+        for trip in range(self.config.rollout_trips):
             self.fleet.park(self.clock.now_ns())
-            if self._over():
+            if self._over(finished.release):
                 break
             seed = (self.config.seed * 1000 + number) * 100 + 50 + trip
-            self._trip(seed, self.config.rollout_trip_s, f"turn {number}: rollout, {self._rollouts[-1].reason}")
+            what = f"turn {number}: {self._standing(finished.release)}, trip {trip + 1}"
+            self._trip(seed, self.config.rollout_trip_s, what)
+        self.fleet.park(self.clock.now_ns())
         self._installed()
+
+    def _standing(self, release: Release) -> str:
+        told = [r for r in self._rollouts if r.release.version == release.version]
+        return (
+            f"rollout of release {release.version}, {told[-1].state}" if told else "rollout waits for the last one"
+        )
+
+    def _over(self, release: Release) -> bool:
+        final = (RolloutState.COMPLETE, RolloutState.HALTED)
+        return any(r.release.version == release.version and r.state in final for r in self._rollouts)
 
     def _rolled(self, rollout: Rollout) -> None:
         """A rollout that was halted takes the champion's title back."""
@@ -262,10 +281,6 @@ class Wheel:
         if rollout.state is RolloutState.HALTED and rollout.previous is not None:
             models = Models(self.context.places.mlflow, self.config.settings.model_name)
             step_down(models, rollout.release.model_version, rollout.previous.model_version)
-
-    def _over(self) -> bool:
-        final = (RolloutState.COMPLETE, RolloutState.HALTED)
-        return bool(self._rollouts) and self._rollouts[-1].state in final
 
     def _installed(self) -> None:
         """Which vehicles run which release is part of the lineage."""

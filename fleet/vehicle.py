@@ -56,9 +56,16 @@ def _policy(bundle: Path | None) -> tuple[Callable[[Rig], Policy], str, str]:
 
 
 def newest_bundle(run: Path) -> Path | None:
-    """The bundle with the highest release counter in a run's releases."""
-    found = sorted((run / "releases" / "targets").rglob("*.zip"), key=lambda p: (p.stat().st_mtime_ns, p.name))
-    return found[-1] if found else None
+    """The bundle of a run's newest release whose rollout is complete; None where there is no finished run."""
+    try:
+        releases = json.loads((run / "summary.json").read_bytes())["releases"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    for version in sorted((r["version"] for r in releases if r["state"] == "complete"), reverse=True):
+        found = sorted((run / "releases" / "targets").rglob(f"*-r{version}.zip"))
+        if found:
+            return found[0]
+    return None
 
 
 def _fresh_graph() -> bytes:
