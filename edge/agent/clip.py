@@ -30,12 +30,13 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode_clip(frames: tuple[Frame, ...], metadata: Mapping[str, str]) -> bytes:
-    """The frames as one MCAP file (zstd chunks), with `metadata` as its CLIP_METADATA record. Raises ValueError
+    """The frames as one MCAP file (zstd chunks, every byte under a checksum), with `metadata` as its CLIP_METADATA
+    record. Raises ValueError
     without frames."""
     if not frames:
         raise ValueError("a clip needs at least one frame")
     out = io.BytesIO()
-    writer = Writer(out, compression=CompressionType.ZSTD)
+    writer = Writer(out, compression=CompressionType.ZSTD, enable_data_crcs=True)
     writer.start(profile="", library=LIBRARY)
     channels = _register(writer, frames)
     for number, frame in enumerate(frames):

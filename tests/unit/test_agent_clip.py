@@ -19,6 +19,7 @@ from edge.agent.clip import encode_clip
 from edge.sources.source import rig_json
 from model.rig import THREE_CAMERAS
 from registry.clip_frames import read_clip
+from registry.errors import Corrupt
 from streams.contracts.clips import CLIP_METADATA, CLIP_SCHEMAS
 from tests.unit.vehicle_frames import CAMERAS, START_NS, frame, pictures, seen
 
@@ -98,6 +99,13 @@ def test_a_clip_without_images_or_plans_holds_the_signals_alone() -> None:
     summary = make_reader(io.BytesIO(data)).get_summary()
     assert summary is not None
     assert [c.topic for c in summary.channels.values()] == ["/signals"]
+
+
+def test_a_flipped_bit_outside_the_chunks_is_noticed(clip: bytes) -> None:
+    at = clip.index(b"hard_brake")
+    damaged = clip[:at] + bytes([clip[at] ^ 1]) + clip[at + 1 :]
+    with pytest.raises(Corrupt, match="damaged"):
+        read_clip(damaged, "c1")
 
 
 def test_an_empty_clip_is_refused() -> None:
