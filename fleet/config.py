@@ -103,7 +103,10 @@ def quick(seed: int) -> WheelConfig:
 
 
 def _selection(clips: int) -> SelectionConfig:
-    return SelectionConfig(mode=CURATED, window_ns=WINDOW_NS, clips=clips, upload_ns=24 * WINDOW_NS)
+    # A small fleet meets a new environment with two or three vehicles: each may give a tenth of the clips.
+    return SelectionConfig(
+        mode=CURATED, window_ns=WINDOW_NS, clips=clips, per_vehicle=max(clips // 10, 2), upload_ns=24 * WINDOW_NS
+    )
 
 
 def _triggers(recipe: str, start_clips: int) -> TriggersConfig:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import stat
+import struct
 import zipfile
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +21,9 @@ from streams.contracts.types import Name, Sha256
 MODEL, MANIFEST = "model.onnx", "manifest.json"
 MAX_MEMBERS, MAX_MANIFEST_BYTES = 64, 1 << 20
 MAX_BUNDLE_BYTES = 4 << 30
+
+_ODD_ZIP = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error)
+"""What zipfile raises for a tampered archive, encrypted members among it; and EINVAL for a seek before its start."""
 
 
 class BadBundle(ValueError):
@@ -45,7 +50,11 @@ def unpack(
             shutil.rmtree(into, ignore_errors=True)
             into.mkdir(parents=True)
             hashes = {info.filename: _extract(archive, info, into) for info in archive.infolist()}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except BadBundle:
+        raise
+    except (*_ODD_ZIP, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise BadBundle(f"{bundle.name} is not a whole zip archive: {error}") from error
     for name, expected in manifest.files.items():
         if hashes[name] != expected:

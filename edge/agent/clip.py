@@ -30,9 +30,8 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode_clip(frames: tuple[Frame, ...], metadata: Mapping[str, str]) -> bytes:
-    """The frames as one MCAP file (zstd chunks, every byte under a checksum), with `metadata` as its CLIP_METADATA
-    record. Raises ValueError
-    without frames."""
+    """The frames as one MCAP file (zstd chunks), with `metadata` as its CLIP_METADATA record; every record of the
+    data section is under a checksum, in a chunk or not. Raises ValueError without frames."""
     if not frames:
         raise ValueError("a clip needs at least one frame")
     out = io.BytesIO()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 import zipfile
 from pathlib import Path
@@ -84,6 +86,42 @@ def test_not_a_whole_archive(tmp_path: Path) -> None:
     at = data.index(b"xxx") + 5
     path.write_bytes(data[:at] + b"y" + data[at + 1 :])
     refused(path, "not a whole zip")
+
+
+def test_a_directory_that_was_tampered_with(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b.zip")
+    data = path.read_bytes()
+    offset, flags = data.rindex(b"PK\x05\x06") + 16, data.rindex(b"PK\x01\x02") + 8
+    beyond = (len(data) * 2).to_bytes(4, "little")
+    path.write_bytes(data[:offset] + beyond + data[offset + 4 :])
+    refused(path, "not a whole zip")
+    path.write_bytes(data[:flags] + bytes([data[flags] | 1]) + data[flags + 1 :])
+    refused(path, "not a whole zip.*encrypted")
+
+
+def test_no_flipped_bit_of_a_bundle_raises_anything_else(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b.zip")
+    data = path.read_bytes()
+    outcomes = set()
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
+        try:
+            unpack(path, tmp_path / "slot", HARDWARE)
+        except BadBundle:
+            outcomes.add("refused")
+        else:
+            outcomes.add("harmless")
+            assert (tmp_path / "slot/model.onnx").read_bytes() == b"model"
+    assert outcomes == {"refused", "harmless"}
+
+
+def test_a_full_disk_is_no_bad_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        unpack(bundle(tmp_path / "b.zip"), tmp_path / "slot", HARDWARE)
 
 
 def test_verify_finds_changed_missing_and_added_files(tmp_path: Path) -> None:
