@@ -23,7 +23,7 @@ MAX_MEMBERS, MAX_MANIFEST_BYTES = 64, 1 << 20
 MAX_BUNDLE_BYTES = 4 << 30
 
 _ODD_ZIP = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error)
-"""What zipfile raises for a tampered archive, encrypted members among it; and EINVAL for a seek before its start."""
+"""What zipfile raises for a tampered archive or an encrypted member; a seek before its start is an EINVAL."""
 
 
 class BadBundle(ValueError):
