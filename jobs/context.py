@@ -92,7 +92,7 @@ class Settings(Struct, frozen=True):
     hardware: Name = "cpu-x86-64"
     """Cohort that the bundle is built for."""
     int8: tuple[str, ...] = ("int8-static",)
-    """Ways of quantising to try (edge.quantize.WAYS); one alone, so that timing noise has no say in which."""
+    """Ways of quantising to try (edge.quantize.WAYS); one alone, so that timing has no say."""
     model_name: Id = "driver"
     """Registered model in MLflow; its alias `champion` is what drives."""
     base_samples: tuple[str, ...] = ()

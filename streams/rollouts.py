@@ -195,9 +195,11 @@ class Rollouts:
         return self._next_wave(cohort, now_ns) if self._driven(cohort, now_ns) else None
 
     def _begin(self, name: str, cohort: Cohort, release: Release, now_ns: int) -> tuple[Cohort, Rollout]:
-        """The canary; or everyone, where there is nothing to compare with."""
+        """The canary; or everyone, where there is nothing to compare with. Its id salts the lot, and the bundle's
+        hash differs from run to run (it covers measured figures): so no hash."""
+        of = digest("rollout", name, str(release.version), release.model_version)
         rollout = Rollout(
-            rollout_id=f"r{release.version}-{digest('rollout', name, release.sha256)[:12]}",
+            rollout_id=f"r{release.version}-{of[:12]}",
             cohort=name,
             time_ns=now_ns,
             state=RolloutState.CANARY,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 
 from streams.arms import CANDIDATE, CONTROL, NEITHER, assigned, ran
 from streams.contracts.clock import SECOND_NS
@@ -141,6 +142,22 @@ def test_a_good_release_goes_through_its_waves() -> None:
     assert last.candidate.km >= 90 and last.control.km >= 90 and last.evidence < 5
     assert last.candidate.vehicles > 0 and last.candidate.hours > 0
     assert fleet.state.cohorts["sim"].champion == release(2)
+
+
+def test_the_lot_hangs_on_what_is_released_not_on_the_bytes_of_its_bundle() -> None:
+    """A bundle holds measured figures, so its hash is another one in each run; who is a canary must not be."""
+    ids = []
+    for sha256 in ("1" * 64, "2" * 64):
+        fleet = Fleet()
+        (told,) = fleet.send(finished("a" * 64, release=replace(release(1), sha256=sha256)))
+        ids.append(told.rollout_id)
+    assert ids[0] == ids[1]
+    others = [
+        Fleet().send(done(2))[0],
+        Fleet().send(done(1, model="m9"))[0],
+        Fleet().send(done(1, hardware="x"))[0],
+    ]
+    assert len({*ids, *(o.rollout_id for o in others)}) == 4
 
 
 def test_no_wave_is_left_before_it_has_driven_enough() -> None:
