@@ -24,6 +24,8 @@ class Journal:
         for line in whole.splitlines():
             record = _unseal(line)
             (self.damaged if record is None else self.records).append(line if record is None else record)
+        if _unseal(data[len(whole) : -1]) is not None:  # a whole line but for a damaged newline: it was not torn
+            self.damaged.append(data[len(whole) :])
         self._open()
         if len(whole) != len(data):
             os.ftruncate(self._descriptor, len(whole))

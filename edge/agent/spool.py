@@ -87,6 +87,8 @@ class Delivered(msgspec.Struct, frozen=True, tag=True):
 Record = Stored | Gone | Asked | Sent | Queued | Delivered
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode
+_decode_stored = msgspec.json.Decoder(Stored).decode
+_NO_RECORD = "its record on the vehicle's disk was damaged"
 
 
 def victims(
@@ -104,6 +106,19 @@ def victims(
     return chosen if excess_bytes <= 0 else None
 
 
+def recognised(clip_id: str, data: bytes, damaged: Iterable[bytes]) -> Stored | None:
+    """The record of these bytes among damaged journal lines; the hash vouches for the bytes. Pure."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    for line in damaged:
+        try:
+            found = _decode_stored(line[max(line.find(b"{"), 0) :])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+        if found.sha256 == sha256:
+            return msgspec.structs.replace(found, clip_id=clip_id, bytes=len(data))
+    return None
+
+
 class Spool:
     """One vehicle's spool. Every method that writes may raise SpoolFull, and then has changed nothing."""
 
@@ -119,6 +134,7 @@ class Spool:
         remove_temporaries(self._clips_folder)
         self.clips: dict[str, Stored] = {}
         self.requests: dict[str, ClipRequest] = {}
+        """Each of a clip that is here."""
         self.sent: dict[str, set[int]] = {}
         self.outbox: dict[str, Message] = {}
         self._tombstones: OrderedDict[str, Gone] = OrderedDict()
@@ -184,7 +200,9 @@ class Spool:
     # Requests and progress
 
     def pin(self, request: ClipRequest) -> None:
-        """Keeps a requested clip until it is delivered or too late."""
+        """Keeps a requested clip until it is delivered or too late. Raises KeyError for one that is not here."""
+        if request.clip_id not in self.clips:
+            raise KeyError(request.clip_id)
         if self.requests.get(request.clip_id) != request:
             self._append(Asked(request))
 
@@ -290,10 +308,25 @@ class Spool:
             write_atomic(self._quarantine / "journal-lines", b"\n".join(unreadable) + b"\n", self._durable)
         for clip in list(self.clips.values()):
             self._check(clip)
-        for path in self._clips_folder.iterdir():
+        for path in list(self._clips_folder.iterdir()):
             if path.suffix != ".mcap" or path.stem not in self.clips:
-                path.unlink()
+                self._clear(path, unreadable)
+        for request in list(self.requests.values()):
+            if request.clip_id not in self.clips:
+                self.remove(request.clip_id, _NO_RECORD, request.requested_ns)
         self._compact_if_grown()
+
+    def _clear(self, path: Path, unreadable: list[bytes]) -> None:
+        """A file without a record was never accepted, or is gone; where records are damaged it may be neither."""
+        name = path.stem
+        if not unreadable or path.suffix != ".mcap" or name in self._tombstones:
+            path.unlink()
+        elif stored := recognised(name, path.read_bytes(), unreadable):
+            self._append_if_possible(stored)
+        else:
+            self._set_aside(name)
+            request = self.requests.get(name)
+            self.remove(name, _NO_RECORD, request.requested_ns if request else 0)
 
     def _check(self, clip: Stored) -> None:
         """A clip of another length than written is damage; its hash is checked when it is read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from edge.agent import spool as spool_module
 from edge.agent.files import write_atomic
 from edge.agent.journal import Journal
 from edge.agent.spool import DELIVERED, MAX_OUTBOX, ClipDamaged, Spool, SpoolFull, Stored, victims
+from edge.agent.uploader import Uploader
 from streams.contracts.clips import ClipRequest, LostClip
 from streams.contracts.codec import message_id
 
@@ -174,6 +176,73 @@ def test_a_damaged_journal_line_is_set_aside_and_the_rest_stands(tmp_path: Path)
     spool = reopened(spool, tmp_path)
     assert [m.clip_id for m in spool.outbox.values() if isinstance(m, LostClip)] == ["m1", "m3"]
     assert b"zz" in (tmp_path / "quarantine/journal-lines").read_bytes()
+
+
+def flipped(path: Path, at: int, bit: int = 0) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :])
+
+
+def with_three_clips(folder: Path) -> Spool:
+    """c0 is asked for and partly sent, c1 is only here, c2 was delivered."""
+    spool = opened(folder)
+    for i in range(3):
+        spool.put(f"c{i}", bytes([65 + i]) * 50, 1.5 + i, 5 + i)
+    spool.pin(request("c0", requested_ns=9))
+    spool.chunk_arrived("c0", 0)
+    spool.remove("c2", DELIVERED, 10)
+    return spool
+
+
+def test_a_clip_whose_record_is_damaged_is_known_by_its_hash(tmp_path: Path) -> None:
+    spool = with_three_clips(tmp_path)
+    flipped(tmp_path / "journal", 2)
+    again = reopened(spool, tmp_path)
+    assert again.clips == spool.clips and again.requests == spool.requests and again.sent == spool.sent
+    assert again.read("c0", 11) == b"A" * 50 and again.bytes == 100
+    assert reopened(again, tmp_path).clips == spool.clips
+
+
+def test_a_clip_whose_record_is_lost_is_set_aside_and_told(tmp_path: Path) -> None:
+    spool = with_three_clips(tmp_path)
+    flipped(tmp_path / "journal", (tmp_path / "journal").read_bytes().index(b'"sha256":"') + 12)
+    again = reopened(spool, tmp_path)
+    assert set(again.clips) == {"c1"} and again.requests == {} and again.sent == {}
+    assert (tmp_path / "quarantine/c0.mcap").read_bytes() == b"A" * 50
+    (told,) = again.outbox.values()
+    assert isinstance(told, LostClip) and (told.clip_id, told.time_ns) == ("c0", 9) and "damaged" in told.reason
+    assert Uploader(again, "v1").pump(11, 10**6) == []
+    assert again.why_gone("c2") == DELIVERED and not (tmp_path / "quarantine/c2.mcap").exists()
+
+
+def test_a_request_without_any_clip_is_told_lost(tmp_path: Path) -> None:
+    spool = with_three_clips(tmp_path)
+    lines = (tmp_path / "journal").read_bytes().splitlines(keepends=True)
+    (tmp_path / "journal").write_bytes(b"".join(lines[1:]))
+    (tmp_path / "clips/c0.mcap").unlink()
+    again = reopened(spool, tmp_path)
+    assert again.requests == {} and [type(m) for m in again.outbox.values()] == [LostClip]
+    assert Uploader(again, "v1").pump(11, 10**6) == []
+
+
+def test_no_flipped_bit_of_the_journal_loses_a_clip_in_silence(tmp_path: Path) -> None:
+    with_three_clips(tmp_path / "good").close()
+    data = (tmp_path / "good/journal").read_bytes()
+    for at in sorted({*range(0, len(data), 7), *(i for i, byte in enumerate(data) if byte == ord("\n"))}):
+        folder = tmp_path / str(at)
+        shutil.copytree(tmp_path / "good", folder)
+        flipped(folder / "journal", at, at % 8)
+        spool = opened(folder)
+        for name, content in (("c0", b"A"), ("c1", b"B")):
+            kept = spool.clips.get(name)
+            path = folder / ("clips" if kept else "quarantine") / f"{name}.mcap"
+            assert path.read_bytes() == content * 50, (at, name)
+            assert kept is None or spool.read(name, 20) == content * 50
+        assert set(spool.requests) <= set(spool.clips)
+        assert "c0" in spool.clips or [type(m) for m in spool.outbox.values()] == [LostClip], at
+        Uploader(spool, "v1").pump(20, 10**6)
+        spool.close()
+        shutil.rmtree(folder)
 
 
 def test_the_journal_is_compacted_and_means_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
