@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import msgspec
 
@@ -148,17 +149,19 @@ class Selection:
         return sure, rest
 
     def _draw(self, sure: list[Candidate], rest: list[Candidate], window: int) -> list[Lot]:
-        """By lot from the rest. Sized by the largest clip, so that the byte budget holds whatever is drawn."""
-        if not rest:
-            return []
+        """By lot from the rest. What is larger than the bytes that are left cannot be asked for: it has no part in
+        the lot."""
         left_bytes = self.config.budget_bytes - sum(c.bytes for c in sure)
-        number = min(self.config.clips - len(sure), left_bytes // max(c.bytes for c in rest))
+        fitting = [c for c in rest if c.bytes <= left_bytes]
+        if not fitting:
+            return []
+        number = min(self.config.clips - len(sure), _surely_within(left_bytes, fitting))
         if self.config.mode == RANDOM:
-            return draw(rest, number, str(window))
+            return draw(fitting, number, str(window))
         tally = _Tally(self.config, [*sure, *rest])
         for candidate in sure:
             tally.add(candidate)
-        return draw(rest, number, str(window), tally.left)
+        return draw(fitting, number, str(window), tally.left)
 
     def _request(self, lot: Lot, number: int, of: int, state: SelectionState) -> ClipRequest:
         event, candidate = lot.candidate.scenario.event, lot.candidate
@@ -210,6 +213,12 @@ class _Tally:
         self.left.vehicles[candidate.vehicle] -= 1
         self.left.environments[candidate.environment] -= 1
         self.left.regions[candidate.region] -= 1
+
+
+def _surely_within(budget_bytes: int, candidates: Sequence[Candidate]) -> int:
+    """How many may be drawn so that the budget holds whatever is: as many of the largest fit in together."""
+    sizes = accumulate(sorted((c.bytes for c in candidates), reverse=True))
+    return sum(1 for size in sizes if size <= budget_bytes)
 
 
 def _cap(clips: int, share: float, among: int, part: float) -> int:

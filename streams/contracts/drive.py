@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from streams.contracts.clips import MAX_CLIP_BYTES
 from streams.contracts.types import (
     Count,
     Embedding,
@@ -57,7 +58,7 @@ class ClipOffer(Struct, frozen=True):
     clip_id: Id
     start_ns: TimeNs
     end_ns: TimeNs
-    bytes: Count
+    bytes: Annotated[int, Meta(ge=0, le=MAX_CLIP_BYTES)]
 
 
 class TriggerEvent(Struct, frozen=True, tag="fleetwheel.event.v1", tag_field="type"):

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""A name that is safe in a path, a key and a URL."""
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+"""A name that is safe in a path, a key and a URL. (`$` would let a newline pass behind it.)"""
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Name = Annotated[str, Meta(max_length=128)]
 """A label: cell, tag, cause, region."""
 Text = Annotated[str, Meta(max_length=2000)]

@@ -129,6 +129,25 @@ def test_the_budget_is_used_where_caps_allow(seed: int, count: int, clips: int, 
     assert len(choose(config, candidates(seed, count))) == min(clips, len(known))
 
 
+@pytest.mark.parametrize("mode", ["curated", RANDOM])
+@pytest.mark.parametrize("size", [1_600_000, 1_400_000])
+def test_one_huge_offer_does_not_stop_the_draw(mode: str, size: int) -> None:
+    """Neither one beyond the budget, nor one that would take nearly all of it."""
+    rng = np.random.default_rng(0)
+    offers = [ClipOffer(f"clip-{i}", 0, 1, 10_000) for i in range(20)] + [ClipOffer("huge", 0, 1, size)]
+    messages = [
+        scenario(
+            i, f"car-{i}", CELLS[i % 4], kind=Trigger.SAMPLE, clip=o, embedding=embedding_of(rng.normal(size=8))
+        )
+        for i, o in enumerate(offers)
+    ]
+    config = SelectionConfig(mode, WINDOW, clips=8, budget_bytes=1_500_000, sure_share=0.0, environment_share=1.0)
+    for window in range(20):
+        told = choose(config, messages, START + window * WINDOW)
+        assert len(told) == 8
+        assert size < 1_500_000 or "huge" not in {r.clip_id for r in told}
+
+
 @settings(max_examples=30)
 @given(seeds, st.integers(1, 60), st.integers(1, 10))
 def test_the_random_arm_is_a_uniform_sample_of_samples(seed: int, count: int, clips: int) -> None:

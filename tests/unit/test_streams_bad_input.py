@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from streams.archive import Archive
-from streams.contracts.clips import LostClip
+from streams.contracts.clips import MAX_CLIP_BYTES, LostClip
 from streams.contracts.clock import SECOND_NS, VirtualClock
 from streams.contracts.codec import (
     FUTURE_NS,
@@ -23,6 +23,7 @@ from streams.contracts.codec import (
 )
 from streams.contracts.dead_letter import DeadLetter
 from streams.contracts.scenarios import Scenario
+from streams.contracts.types import Id, Sha256
 from streams.dedup import Dedup
 from streams.engines.inline import InlineEngine
 from streams.novelty import NoveltyStage
@@ -48,6 +49,7 @@ def typed(name: str) -> tuple[Headers, bytes]:
     return tuple((k, name.encode() if k == "ce_type" else v) for k, v in headers), value
 
 
+OFFER = {"clip_id": "clip-1", "start_ns": T0, "end_ns": T0, "bytes": 1}
 BAD: dict[str, tuple[tuple[Headers, bytes], str]] = {
     "not JSON": ((encode(event(7))[0], b"\xff\xfe{"), "malformed"),
     "cut off": ((encode(event(7))[0], encode(event(7))[1][:-20]), "malformed"),
@@ -64,6 +66,8 @@ BAD: dict[str, tuple[tuple[Headers, bytes], str]] = {
     "stale": (encode(event(7, time_ns=NOW - STALE_NS - 1)), "stale"),
     "not its id": (record(sequence=8), "mismatch"),
     "a path for a name": (record(vehicle="../../etc/passwd"), "malformed"),
+    "a name that ends in a newline": (record(clip=OFFER | {"clip_id": "clip-1\n"}), "malformed"),
+    "a clip that no archive takes": (record(clip=OFFER | {"bytes": MAX_CLIP_BYTES + 1}), "malformed"),
     "another topic's": (encode(telemetry()), "misplaced"),
 }
 
@@ -93,6 +97,15 @@ def test_each_becomes_a_letter_and_the_good_pass(name: str) -> None:
     assert (letter.key, letter.value, tuple(letter.headers)) == (b"car-1", value, headers)
     assert letter.detail and letter.time_ns == NOW
     assert [s.event for s in scenarios(transport)] == [event(1), event(2)]
+
+
+def test_a_name_is_the_whole_of_its_text() -> None:
+    """A name with a newline behind it would be another path, key and URL."""
+    for kind, good in ((Id, "car-1"), (Sha256, "a" * 64)):
+        assert msgspec.convert(good, kind) == good
+        for bad in (good + "\n", "\n" + good, good + "\n\n", good + "\n" + good, good + " "):
+            with pytest.raises(msgspec.ValidationError, match="regex"):
+                msgspec.convert(bad, kind)
 
 
 def test_a_replayed_event_is_taken_once_and_a_changed_one_is_a_letter() -> None:
