@@ -33,11 +33,21 @@ DISAGREE_MPS, DISAGREE_SHARE = 0.3, 0.03
 """Two speeds disagree when their median difference is above both."""
 UNCOVERED_S = 2.0
 """A signal may miss this much of the segment at either end."""
+SHORTEST_S = 0.001
+"""No recording is shorter; between times that stand still there is no rate."""
 FASTEST_MPS = 90.0
+SHORTEST_QUATERNION = 0.5
+"""A rotation has length 1."""
 _GPS_EPOCH_S = 315_964_800
 _LEAP_S = 18
 """GPS ahead of UTC since 2017 (IERS Bulletin C); the dataset is of 2018."""
-_FOLDER = re.compile(r"(\d{4}-\d\d-\d\d--\d\d-\d\d-\d\d)")
+_GPS_WEEKS = (1000, 6000)
+_WEEK_S = 604_800
+_FIRST_YEAR = 1980
+_FOLDER = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}--[0-9]{2}-[0-9]{2}-[0-9]{2})")
+_MINUTE = re.compile(r"[0-9]{1,4}")
+EARTH_M = (6_300_000.0, 6_450_000.0)
+"""Distances from the centre of the Earth at which a car can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,7 @@ class Comma2k19Drive:
         self._frame_t = _times(folder / "global_pose/frame_times")
         self._positions = _array(folder / "global_pose/frame_positions", (len(self._frame_t), 3))
         self._orientations = _array(folder / "global_pose/frame_orientations", (len(self._frame_t), 4))
+        _check_poses(folder, self._positions, self._orientations)
         velocities = _array(folder / "global_pose/frame_velocities", (len(self._frame_t), 3))
         self._speed = self._track("speed")
         self._steering = self._track("steering_angle")
@@ -172,17 +183,27 @@ class Comma2k19Drive:
         path = self._folder / "global_pose/frame_gps_times"
         if path.exists():
             week, seconds = _array(path, (len(self._frame_t), 2))[0]
-            if week > 1000:
-                return round(float(_GPS_EPOCH_S - _LEAP_S + week * 604_800 + seconds) * 1e6) * 1000
-        found = _FOLDER.search(str(self._folder))
-        if found:
-            started = datetime.strptime(found[1], "%Y-%m-%d--%H-%M-%S").replace(tzinfo=UTC)
-            minute = int(self._folder.name) if self._folder.name.isdigit() else 0
-            return (int(started.timestamp()) + 60 * minute) * SECOND_NS
-        self.warnings.append(
-            "neither GPS time nor the folder's name tells when it was recorded: times start at 1970"
-        )
-        return 0
+            if _GPS_WEEKS[0] < week < _GPS_WEEKS[1] and 0 <= seconds < _WEEK_S:
+                return round(float(_GPS_EPOCH_S - _LEAP_S + week * _WEEK_S + seconds) * 1e6) * 1000
+            self.warnings.append(f"{path}: week {week:g}, second {seconds:g} is no GPS time")
+        named = _named_s(self._folder)
+        if named is None:
+            self.warnings.append(
+                f"neither GPS time nor the name {self.name} tells when it was recorded: times start at 1970"
+            )
+        return (named or 0) * SECOND_NS
+
+
+def _named_s(folder: Path) -> int | None:
+    """UTC s by the name of the route and its minute, as in 2018-08-02--08-34-47/40; None if it is no date."""
+    found, minute = _FOLDER.search(str(folder)), _MINUTE.fullmatch(folder.name)
+    try:
+        started = datetime.strptime(found[1], "%Y-%m-%d--%H-%M-%S").replace(tzinfo=UTC) if found else None
+    except ValueError:
+        return None
+    if started is None or started.year < _FIRST_YEAR:
+        return None
+    return int(started.timestamp()) + 60 * (int(minute[0]) if minute else 0)
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> Floats:
@@ -210,6 +231,8 @@ def _times(path: Path) -> Floats:
     t = _array(path, (rows,))
     if rows < 2 or (np.diff(t) < 0).any():
         raise BadSource(f"{path}: {rows} times, not rising; a segment has at least 2")
+    if t[-1] - t[0] < SHORTEST_S:
+        raise BadSource(f"{path}: {rows} times from {t[0]:g} to {t[-1]:g} s; they must rise: download it again")
     return t
 
 
@@ -219,6 +242,18 @@ def _rows(path: Path) -> int:
         return len(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, EOFError, OSError, TypeError):
         return 0
+
+
+def _check_poses(folder: Path, positions: Floats, orientations: Floats) -> None:
+    """Raises BadSource for a place that is not on the Earth and for a quaternion without length."""
+    height_m, length = np.linalg.norm(positions, axis=1), np.linalg.norm(orientations, axis=1)
+    for name, rows, bad, why in (
+        ("frame_positions", positions, (height_m < EARTH_M[0]) | (height_m > EARTH_M[1]), "not on the Earth"),
+        ("frame_orientations", orientations, length < SHORTEST_QUATERNION, "no rotation"),
+    ):
+        if bad.any():
+            row = int(bad.argmax())
+            raise BadSource(f"{folder / 'global_pose' / name}: row {row} is {rows[row]}: {why}")
 
 
 def _pose(position: Floats, orientation: Floats) -> Pose:

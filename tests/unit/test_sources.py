@@ -124,6 +124,60 @@ def test_wrong_content(tmp_path: Path) -> None:
         Comma2k19Drive(folder)
 
 
+@pytest.mark.parametrize("span_s", [0.0, 1e-12])
+def test_times_that_stand_still(tmp_path: Path, span_s: float) -> None:
+    folder = segment(tmp_path / "40")
+    video(tmp_path / "v.mp4", [i * 0.05 for i in range(240)])
+    shutil.move(tmp_path / "v.mp4", folder / "video.hevc")
+    times = folder / "global_pose/frame_times"
+    save(times, np.linspace(105.0, 105.0 + span_s, 240))
+    with pytest.raises(BadSource, match=r"frame_times: 240 times from 105 to 105 s; they must rise"):
+        Comma2k19Drive(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("frame_orientations", 0.0, r"frame_orientations: row 7 is \[0\. 0\. 0\. 0\.\]: no rotation"),
+        ("frame_positions", 0.0, r"frame_positions: row 7 is \[0\. 0\. 0\.\]: not on the Earth"),
+    ],
+)
+def test_poses_that_cannot_be(tmp_path: Path, name: str, value: float, match: str) -> None:
+    path = segment(tmp_path / "40") / "global_pose" / name
+    array = np.load(path)
+    array[7] = value
+    save(path, array)
+    with pytest.raises(BadSource, match=match):
+        Comma2k19Drive(tmp_path / "40")
+
+
+def test_a_route_without_gps_is_dated_by_its_name(tmp_path: Path) -> None:
+    folder = segment(tmp_path / "b0c9d2329ad1606b_2018-08-02--08-34-47" / "40")
+    (folder / "global_pose/frame_gps_times").unlink()
+    drive = Comma2k19Drive(folder)
+    assert next(drive.frames()).time_ns == (1_533_198_887 + 40 * 60) * 10**9
+    assert not any("1970" in w for w in drive.warnings)
+
+
+@pytest.mark.parametrize("route", ["2018-13-45--99-99-99", "0001-01-01--00-00-00", "a-drive"])
+@pytest.mark.parametrize("minute", ["40", "²", "9" * 30])
+def test_a_name_that_is_no_date_is_a_warning(tmp_path: Path, route: str, minute: str) -> None:
+    folder = segment(tmp_path / route / minute)
+    (folder / "global_pose/frame_gps_times").unlink()
+    drive = Comma2k19Drive(folder)
+    assert next(drive.frames()).time_ns == 0
+    assert [w for w in drive.warnings if f"{route}/{minute}" in w and "1970" in w]
+
+
+@pytest.mark.parametrize("gps", [(1e12, 0.0), (2012.0, -5.0), (2012.0, 1e9)])
+def test_gps_times_that_cannot_be_are_a_warning(tmp_path: Path, gps: tuple[float, float]) -> None:
+    folder = segment(tmp_path / "2018-08-02--08-34-47" / "40")
+    save(folder / "global_pose/frame_gps_times", np.tile(gps, (240, 1)))
+    drive = Comma2k19Drive(folder)
+    assert next(drive.frames()).time_ns == (1_533_198_887 + 40 * 60) * 10**9
+    assert [w for w in drive.warnings if "frame_gps_times" in w and f"{gps[0]:g}" in w]
+
+
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     folder = segment(tmp_path / "40")
     with (folder / "processed_log/CAN/speed/value").open("wb") as file:
