@@ -26,6 +26,10 @@ DASHCAM = Rig("dashcam-96x48", (Camera("front", 96, 48, 1.20, 1.5, 0.0, 1.3),))
 SHORT_S = 0.5
 """A file whose pictures end this much before its own duration was cut off."""
 
+TRANSPORT_PACKETS = (188, 192, 204)
+"""Bytes of an MPEG transport stream's packets (plain, with times, with error correction). Such a file tells no
+duration: that it does not end with a whole packet is the only sign of its being cut off."""
+
 
 class VideoDrive:
     """A video as a drive (see source.Drive): speed, yaw rate and distance are not known and not made up."""
@@ -65,7 +69,7 @@ def pictures(path: Path, duration_s: float) -> Iterator[tuple[float, VideoFrame]
     damaged or ends before `duration_s`."""
     first_s, last_s, period_s = None, 0.0, 0.0
     with _open(path) as container:
-        stream = _video_stream(container, path)
+        transport, stream = container.format.name == "mpegts", _video_stream(container, path)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         decoder = container.decode(stream)
         number = 0
@@ -83,6 +87,8 @@ def pictures(path: Path, duration_s: float) -> Iterator[tuple[float, VideoFrame]
         raise BadSource(f"{path}: no picture can be decoded; the file is empty or cut off")
     if duration_s and last_s + period_s < duration_s - SHORT_S:
         raise BadSource(f"{path}: cut off: it says {duration_s:.2f} s, its pictures end at {last_s:.2f} s")
+    if transport and all(path.stat().st_size % length for length in TRANSPORT_PACKETS):
+        raise BadSource(f"{path}: cut off in the middle of a packet; its pictures end at {last_s:.2f} s")
 
 
 def sampled(source: Iterator[tuple[float, VideoFrame]]) -> Iterator[tuple[float, NDArray[np.uint8]]]:

@@ -67,6 +67,18 @@ def test_a_truncated_video_is_a_problem_and_what_came_before_is_kept(tmp_path: P
     assert 5 < summary.frames < 50 and summary.clips
 
 
+@pytest.mark.parametrize("container", ["mkv", "ts", "flv"])
+def test_a_cut_off_video_of_any_container_is_a_problem(tmp_path: Path, container: str) -> None:
+    codec = "flv1" if container == "flv" else "mpeg4"
+    path = video(tmp_path / f"v.{container}", [i / 25 for i in range(200)], codec=codec)
+    whole = run_drive(open_drive(path))
+    assert (whole.frames, whole.problem) == (40, "")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 1])
+    summary = run_drive(open_drive(path))
+    assert f"v.{container}: cut off" in summary.problem
+    assert 10 < summary.frames < 30
+
+
 def test_nothing_to_read_at_all(tmp_path: Path) -> None:
     path = video(tmp_path / "v.mp4", [i / 25 for i in range(300)], options={"movflags": "faststart"})
     data = path.read_bytes()
