@@ -15,6 +15,7 @@ _SHIP: tuple[Step, ...] = (
     Step("gate", "jobs.gate:gate", ("evaluate", "compile")),
     Step("register", "jobs.register:register", ("check", "train", "compile", "evaluate", "gate"), ends=True),
     Step("sign", "jobs.sign:sign", ("check", "train", "compile", "evaluate", "register")),
+    Step("promote", "jobs.register:promote", ("register", "sign"), ends=True),
 )
 
 CATALOG: Mapping[str, Sequence[Step]] = MappingProxyType(

@@ -181,3 +181,11 @@ class Signed(Struct, frozen=True):
     """The release that vehicles can install."""
 
     release: Release
+
+
+class Promoted(Struct, frozen=True):
+    """Whether the version is the champion now."""
+
+    verdict: str
+    """"pass" or "fail": then its release must not be rolled out."""
+    reasons: list[str]

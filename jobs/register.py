@@ -1,10 +1,10 @@
-"""The end of a job's run in MLflow and, for a candidate that passed, a model version that is the champion."""
+"""The end of a job's run in MLflow, a model version for a candidate that passed, and who is the champion."""
 
 from __future__ import annotations
 
 import json
 
-from jobs.documents import Checked, Compiled, Registered, Trained, Verdict
+from jobs.documents import Checked, Compiled, Promoted, Registered, Trained, Verdict
 from jobs.naming import BASE_SAMPLES, CHECKPOINT, GRAPH, figures, link, open_models
 from jobs.step import Work
 from registry.datasets import load_dataset
@@ -14,7 +14,8 @@ from registry.models import Models, ModelVersion
 
 
 def register(work: Work) -> Registered:
-    """The step: the run's end in MLflow and, for a candidate that passed, a version that is the champion."""
+    """The step: the run's end in MLflow and, for a candidate that passed, a version. One that was not compared
+    with what now drives ends here, before anything is published."""
     gate, trained = work.input("gate", Verdict), work.input("train", Trained)
     models = open_models(work)
     time_ns = work.request.time_ns
@@ -22,10 +23,22 @@ def register(work: Work) -> Registered:
     reasons = gate.reasons if gate.verdict == "fail" else []
     version = None if reasons else _version(work, models, trained)
     if version is not None:
-        reasons = _promote(work, models, version)
+        reasons = _overtaken(work, models.champion(), version)
         _link_version(work, trained.run_id, version.id)
     models.finish(trained.run_id, ok=True, time_ns=work.now_ns)
     return Registered("fail" if reasons else "pass", reasons, version.id if version else "")
+
+
+def promote(work: Work) -> Promoted:
+    """The step: make the version the champion if the one it was compared with still is. It comes last: the title
+    must never lie with what has no release."""
+    models, base = open_models(work), work.request.base_model
+    version = models.version(work.input("register", Registered).model_version)
+    try:
+        models.promote(version, models.version(base) if base else None)
+    except Conflict as error:
+        return Promoted("fail", [_not_compared(version, str(error))])
+    return Promoted("pass", [])
 
 
 def step_down(models: Models, halted: str, previous: str) -> bool:
@@ -52,14 +65,16 @@ def _version(work: Work, models: Models, trained: Trained) -> ModelVersion:
     return models.register(trained.run_id, work.fingerprint, files, tags)
 
 
-def _promote(work: Work, models: Models, version: ModelVersion) -> list[str]:
-    """Make it the champion if the one it was compared with still is; else why not."""
-    base = work.request.base_model
-    try:
-        models.promote(version, models.version(base) if base else None)
-    except Conflict as error:
-        return [f"{version.id} was not compared with what now drives: {error}"]
-    return []
+def _overtaken(work: Work, champion: ModelVersion | None, version: ModelVersion) -> list[str]:
+    """Why the version could not become the champion now; [] where it could, or is."""
+    found, base = champion.id if champion else "", work.request.base_model
+    if found in (base, version.id):
+        return []
+    return [_not_compared(version, f"the champion is {found or 'none'}, not {base or 'none'}")]
+
+
+def _not_compared(version: ModelVersion, why: str) -> str:
+    return f"{version.id} was not compared with what now drives: {why}"
 
 
 def _link_version(work: Work, run_id: str, version: str) -> None:

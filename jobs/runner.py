@@ -145,7 +145,8 @@ class Worker:
         reasons: Sequence[str],
         results: Mapping[str, Json],
     ) -> JobFinished:
-        release = results.get("sign", {}).get("release")
+        # What is published by a job that did not pass must not be rolled out.
+        release = results.get("sign", {}).get("release") if verdict == "pass" else None
         seconds = sum(done.seconds for name in results if (done := record.step(name)))
         finished = JobFinished(
             fingerprint=request.fingerprint,

@@ -1,6 +1,6 @@
 """Small steps for tests of the worker, in real processes and with a real store.
 
-`train`, `compile_model` and `evaluate` stand before the real gate, register and sign.
+`train`, `compile_model` and `evaluate` stand before the real gate, register, sign and promote.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ LIGHT: Mapping[str, Sequence[Step]] = {
             own_process=True,
         ),
         Step("sign", "jobs.sign:sign", ("train", "compile", "evaluate", "register"), own_process=True),
+        Step("promote", "jobs.register:promote", ("register", "sign"), ends=True, own_process=True),
     )
 }
 """A job that registers and releases for real."""

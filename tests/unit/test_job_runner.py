@@ -252,6 +252,7 @@ def test_the_catalog_names_what_exists() -> None:
             assert f"def {function}(work: Work)" in source
     assert [s.name for s in CATALOG["learn"]] == [
         "curate", "label", "check", "train", "compile", "evaluate", "gate", "register", "sign",
+        "promote",
     ]  # fmt: skip
 
 
