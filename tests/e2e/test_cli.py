@@ -6,9 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT, fleet
+from tests.unit.vehicle_segment import save, segment
 
 COMMANDS = (
     ("demo",),
@@ -22,10 +25,12 @@ COMMANDS = (
 )
 
 
-def said(*words: str) -> str:
-    """What a failing command says: one line or a usage note on stderr, nothing on stdout, no traceback."""
+def said(*words: str, code: int | None = None) -> str:
+    """What a failing command says: one line or a usage note on stderr, nothing on stdout, no traceback; and its
+    exit status, which is never 0 nor that of a bug."""
     done = fleet(*words, timeout_s=60)
     assert done.returncode not in (0, 70), (done.returncode, done.stdout, done.stderr)
+    assert code in (None, done.returncode), (done.returncode, done.stderr)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     return re.sub(r"\s+", " ", done.stderr)
@@ -106,17 +111,48 @@ def test_a_truncated_video_tells_what_came_before_and_fails(tmp_path: Path) -> N
     write_video(whole, frames=200)
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     done = fleet("vehicle", "--log", str(cut), "--json")
+    assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    assert re.search(r"cut\.mkv: (cut off|damaged)", done.stderr), done.stderr
     told = json.loads(done.stdout)
-    assert 0 < told["frames"] < 40
-    assert done.returncode == 1 or told["warnings"]
+    assert told["frames"] == pytest.approx(20, abs=5), "half of the 40"
+    assert "cut.mkv" in told["problem"]
+
+
+def test_a_video_cut_off_before_its_index_is_named(tmp_path: Path) -> None:
+    drive = tmp_path / "cut.mp4"
+    write_video(drive, frames=50)
+    drive.write_bytes(drive.read_bytes()[: drive.stat().st_size // 2])
+    told = said("vehicle", "--log", str(drive), "--json", code=1)
+    assert "cut.mp4: not a video that can be read" in told
+    assert "cut off" in told
+
+
+@pytest.mark.parametrize("name", ["global_pose/frame_positions", "processed_log/CAN/speed/value"])
+def test_a_missing_file_of_a_segment_is_named(tmp_path: Path, name: str) -> None:
+    folder = segment(tmp_path / "route" / "40")
+    (folder / name).unlink()
+    assert f"{name}: missing; the segment is incomplete" in said("vehicle", "--log", str(folder), code=1)
+
+
+@pytest.mark.parametrize("name", ["global_pose/frame_times", "processed_log/CAN/steering_angle/value"])
+def test_a_short_file_of_a_segment_is_named(tmp_path: Path, name: str) -> None:
+    path = segment(tmp_path / "route" / "40") / name
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    told = said("vehicle", "--log", str(tmp_path / "route" / "40"), "--json", code=1)
+    assert f"{name}: not a whole NumPy file" in told
+
+
+def test_a_file_of_a_segment_with_too_few_rows_is_named(tmp_path: Path) -> None:
+    path = segment(tmp_path / "route" / "40") / "global_pose/frame_velocities"
+    save(path, np.load(path)[:-1])
+    told = said("vehicle", "--log", str(tmp_path / "route" / "40"), code=1)
+    assert "frame_velocities: shape (239, 3), must be (240, 3)" in told
 
 
 def write_video(path: Path, frames: int) -> None:
     """A 25 Hz clip of a moving gradient."""
-    import av
-    import numpy as np
-
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 192, 96, "yuv420p"
