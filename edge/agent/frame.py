@@ -12,6 +12,8 @@ from streams.contracts.drive import Pose
 
 PLAN_STEP_S = 0.3
 """Time between waypoints; equal to model.policy.PLAN_STEP_S, which a vehicle without the model package lacks."""
+KMH = 3.6
+"""km/h in 1 m/s: VSS has speeds in km/h."""
 
 Floats = NDArray[np.floating]
 

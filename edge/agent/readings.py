@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge.agent.frame import PLAN_STEP_S, Floats, Frame
+from edge.agent.frame import KMH, PLAN_STEP_S, Floats, Frame
 from edge.agent.scores import Novelty, RunningRank, hindsight_misses, plan_jumps, uncertainty_m
 from edge.agent.triggers import Reading
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.drive import Scores
 from streams.contracts.odd import ACCELERATION, SPEED, YAW_RATE
 
-KMH = 3.6
 MAX_GAP_S = 1.0
 """Over a longer silence nothing is integrated: the frames belong to different stretches."""
 BRAKE_WINDOW_S = 0.35

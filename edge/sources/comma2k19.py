@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.agent.frame import Frame
+from edge.agent.frame import KMH, Frame
 from edge.sources.images import fit
-from edge.sources.source import FRAME_NS, KMH, BadSource
+from edge.sources.source import FRAME_NS, BadSource
 from edge.sources.video import pictures, upright
 from model.rig import Camera, Rig
 from streams.contracts.clock import SECOND_NS

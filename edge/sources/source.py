@@ -13,7 +13,6 @@ from model.rig import Rig
 
 FRAME_NS = 200_000_000
 """Frames are taken at 5 Hz, model.policy's PLAN_PERIOD_S."""
-KMH = 3.6
 
 
 class BadSource(ValueError):

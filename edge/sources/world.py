@@ -8,8 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.agent.frame import Frame
-from edge.sources.source import KMH
+from edge.agent.frame import KMH, Frame
 from model.policy import Observation, Plan
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.drive import Pose
