@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
 from streams.contracts.types import Count, Id, Name, NonNegative, Share
@@ -116,16 +115,3 @@ class JobContext(Struct, frozen=True):
     """Version of this code, as in the fingerprint."""
     retry_seconds: NonNegative = 2.0
     """Wait before the first retry; doubles with each further one."""
-
-
-def to_json(context: JobContext) -> bytes:
-    """The context as JSON."""
-    return msgspec.json.encode(context)
-
-
-def from_json(data: bytes) -> JobContext:
-    """Reads `to_json`. Raises ValueError naming the field that is wrong."""
-    try:
-        return msgspec.json.decode(data, type=JobContext)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"job context: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -63,26 +63,6 @@ class Worker:
             if finished is None:
                 emit(JobStarted(request.fingerprint, self.clock.now_ns(), _run_id(record), self.name))
                 finished = self._to_the_end(record, request)
-        emit(finished)
-        return finished
-
-    def run_all(self, requests: Iterable[JobRequested], emit: Emit) -> list[JobFinished]:
-        """Run pending requests in order; those that a later one supersedes end at once. Raises as `run`."""
-        pending = list(requests)
-        ends = []
-        for place, request in enumerate(pending):
-            by = superseding(request, pending[place + 1 :])
-            ends.append(self.supersede(request, by, emit) if by else self.run(request, emit))
-        return ends
-
-    def supersede(self, request: JobRequested, by: JobRequested, emit: Emit) -> JobFinished:
-        """End a job in favour of a later one; one that has ended already stays as it is."""
-        record = JobRecord(Store(self.context.places.store), request.fingerprint)
-        with only_worker(self.context, request.fingerprint):
-            finished = record.finished()
-            if finished is None:
-                reason = f"job {by.fingerprint} learns from these clips and more"
-                finished = self._end(record, request, "superseded", [reason], {})
         emit(finished)
         return finished
 
@@ -171,15 +151,6 @@ def reopen(context: JobContext, fingerprint: str) -> bool:
             return False
         record.forget_finished()
     return True
-
-
-def superseding(request: JobRequested, later: Iterable[JobRequested]) -> JobRequested | None:
-    """The first later request that learns from the same model, by the same recipe, from these clips and more."""
-    for other in later:
-        same = (other.kind, other.base_model, other.recipe) == (request.kind, request.base_model, request.recipe)
-        if same and other.fingerprint != request.fingerprint and set(other.clips) > set(request.clips):
-            return other
-    return None
 
 
 @contextmanager

@@ -14,16 +14,30 @@ TOPIC, GROUP = "learning.jobs", "learning-workers"
 def work_off(worker: Worker, transport: Transport, limit: int = 100, timeout_s: float = 0.0) -> list[JobFinished]:
     """Run what is requested now; the ends, [] where nothing was asked. Call it again and again.
 
-    A request counts as taken only when its end is published: whatever kills this process before, the request
-    comes again and the job goes on where it stopped. Raises as Worker.run and Transport do.
+    A request counts as taken only when its end is published: whatever kills this process before, or is raised
+    here, the request comes again and the job goes on where it stopped. Raises as Worker.run and Transport do.
     """
+    inbox = Inbox(transport, GROUP, (TOPIC,))
+    ends: list[JobFinished] = []
+    try:
+        for number in range(limit):
+            ends += _take_one(worker, inbox, 0.0 if number else timeout_s)
+            if not inbox.lag():
+                break
+    except BaseException:
+        transport.seek(GROUP, inbox.topics, transport.committed(GROUP, inbox.topics))
+        raise
+    return ends
+
+
+def _take_one(worker: Worker, inbox: Inbox, timeout_s: float) -> list[JobFinished]:
+    """One record, committed once what it asks for has its end."""
 
     def emit(message: Message) -> None:
-        send(transport, TOPIC, message, source=f"jobs/{worker.name}")
-        transport.flush()
+        send(inbox.transport, TOPIC, message, source=f"jobs/{worker.name}")
+        inbox.transport.flush()
 
-    inbox = Inbox(transport, GROUP, (TOPIC,))
-    heard = inbox.receive(worker.clock.now_ns(), limit, timeout_s)
-    ends = worker.run_all((m for m in heard if isinstance(m, JobRequested)), emit)
+    heard = inbox.receive(worker.clock.now_ns(), 1, timeout_s)
+    ends = [worker.run(m, emit) for m in heard if isinstance(m, JobRequested)]
     inbox.done()
     return ends

@@ -56,7 +56,9 @@ class Release(Struct, frozen=True):
 
 
 class JobFinished(Struct, frozen=True, tag="fleetwheel.job-finished.v1", tag_field="type"):
-    """The job's end: verdict "pass", "fail" (gate or checks), "superseded" or "error", with reasons."""
+    """The job's end: verdict "pass", "fail" (gate or checks) or "error", with reasons.
+
+    A release only where it passed."""
 
     fingerprint: Sha256
     time_ns: TimeNs

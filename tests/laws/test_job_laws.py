@@ -12,12 +12,10 @@ from jobs.context import Curation, GatePolicy
 from jobs.curate import choose
 from jobs.documents import Compiled, Driven, Evaluated, Tally
 from jobs.gate import comparisons, decide
-from jobs.runner import superseding
 from registry.datasets import make_dataset
 from simulation.scenarios import CONDITIONS
 from streams.contracts.clips import ArchivedClip
 from streams.contracts.ids import digest
-from streams.contracts.jobs import JobRequested
 
 CHEAP = Compiled("a" * 64, 1000, "onnx", 0.01, 4.0, 9.0, 20.0, "modelled")
 TALLIES = st.builds(
@@ -117,14 +115,3 @@ def test_no_vehicle_teaches_alone(weights: list[tuple[str, float]], share: float
     assert max(total.values()) <= max(share, 1 / len(total)) * sum(total.values()) * (1 + 1e-6)
     least = min(sum(w for v, w in weights if v == vehicle) for vehicle in total)
     assert min(total.values()) >= least * (1 - 1e-9)  # the smallest is never cut
-
-
-@given(st.sets(st.sampled_from("abcdef"), min_size=1), st.sets(st.sampled_from("abcdef"), min_size=1))
-def test_only_a_request_for_more_supersedes(first: set[str], second: set[str]) -> None:
-    one, other = (
-        JobRequested(digest(*sorted(clips)), "learn", 0, "m-1", "quick", sorted(clips))
-        for clips in (first, second)
-    )
-    assert (superseding(one, [other]) is other) == (first < second)
-    elsewhere = JobRequested(other.fingerprint, "learn", 0, "m-2", "quick", other.clips)
-    assert superseding(one, [elsewhere]) is None
