@@ -139,7 +139,10 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
     """What the file says of its length; 0 if nothing (raw streams)."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else 0.0
+    length_s = container.duration / av.time_base if container.duration else 0.0
+    if "matroska" in container.format.name and stream.start_time and stream.time_base:
+        length_s -= float(stream.start_time * stream.time_base)  # it counts from 0, whenever its pictures start
+    return max(length_s, 0.0)
 
 
 def _recorded_ns(container: InputContainer, stream: VideoStream) -> int:

@@ -79,6 +79,13 @@ def test_a_cut_off_video_of_any_container_is_a_problem(tmp_path: Path, container
     assert 10 < summary.frames < 30
 
 
+@pytest.mark.parametrize("container", ["mkv", "mp4", "ts"])
+def test_pictures_that_start_late_are_not_cut_off(tmp_path: Path, container: str) -> None:
+    path = video(tmp_path / f"v.{container}", [0.8 + i / 25 for i in range(100)])
+    summary = run_drive(open_drive(path))
+    assert (summary.frames, summary.problem) == (20, "")
+
+
 def test_nothing_to_read_at_all(tmp_path: Path) -> None:
     path = video(tmp_path / "v.mp4", [i / 25 for i in range(300)], options={"movflags": "faststart"})
     data = path.read_bytes()
