@@ -4,6 +4,10 @@ A cell is ripe when enough new clips of enough vehicles lie in it, no vehicle co
 Once the clips stop coming for a while, a job starts from all ripe cells and from those past a lower mark
 (hysteresis), if the cool-down is over and the GPU-hour budget allows. A halted rollout may draw on the budget's
 reserve and skips the waiting.
+
+What a passed job has learned from is kept until its rollout is complete, and given back where it is halted: the
+clips wait again, as tried. They are no new evidence, or the same clips would at once make what was halted; but the
+next job takes them along.
 """
 
 from __future__ import annotations
@@ -76,6 +80,13 @@ class Waiting(msgspec.Struct, frozen=True):
     """A job that did not pass has used it: it is no new evidence, but the next job takes it along."""
 
 
+class Learned(msgspec.Struct, frozen=True):
+    """What a passed job has learned from, until its model or a later one is everywhere."""
+
+    model_version: str
+    clips: dict[str, Waiting]
+
+
 class InFlight(msgspec.Struct, frozen=True):
     """The job that was asked for and has not finished."""
 
@@ -100,6 +111,8 @@ class TriggersState(msgspec.Struct, frozen=True):
     seen: Seen
     """Clips (by id and by hash), jobs and rollouts that were taken into account."""
     waiting: dict[str, Waiting] = {}
+    learned: tuple[Learned, ...] = ()
+    """Oldest first; each model was taught from the one before."""
     in_flight: InFlight | None = None
     rest_until_ns: int = 0
     failures: int = 0
@@ -123,12 +136,12 @@ class Triggers:
 
     def step(self, state: TriggersState, batch: Sequence[Message], now_ns: int) -> Outcome[TriggersState]:
         """Take the batch in, whatever its order, then decide once."""
-        for rollout in (m for m in batch if isinstance(m, Rollout)):
-            state = self._halted(state, rollout, now_ns)
         for job in (m for m in batch if isinstance(m, JobRequested | JobStarted)):
             state = self._running(state, job, now_ns)
         for end in (m for m in batch if isinstance(m, JobFinished)):
             state = self._finished(state, end, now_ns)
+        for rollout in (m for m in batch if isinstance(m, Rollout)):
+            state = self._rolled_out(state, rollout, now_ns)
         state = self._gather(state, [m for m in batch if isinstance(m, ArchivedClip)], now_ns)
         state = self._time_passes(state, now_ns)
         request = self._decide(state, now_ns)
@@ -144,17 +157,30 @@ class Triggers:
         """Raises StateUnreadable."""
         return unpack(data, TriggersState)
 
-    def _halted(self, state: TriggersState, rollout: Rollout, now_ns: int) -> TriggersState:
-        """The champion is again what the rollout went back to; learn from what is there, at once."""
+    def _rolled_out(self, state: TriggersState, rollout: Rollout, now_ns: int) -> TriggersState:
+        """A rollout is over: what its model knows is learned for good, or not at all."""
         name = f"rollout/{rollout.rollout_id}"
-        if rollout.state is not RolloutState.HALTED or name in state.seen:
+        if rollout.state not in (RolloutState.COMPLETE, RolloutState.HALTED) or name in state.seen:
             return state
-        base = state.base_model
-        if base == rollout.release.model_version:
+        state = replace(state, seen=state.seen.remember({name: 0}, now_ns))
+        if rollout.state is RolloutState.HALTED:
+            return self._halted(state, rollout)
+        models = [job.model_version for job in state.learned]
+        model = rollout.release.model_version
+        return replace(state, learned=state.learned[models.index(model) + 1 :]) if model in models else state
+
+    def _halted(self, state: TriggersState, rollout: Rollout) -> TriggersState:
+        """The champion is again what the rollout went back to; learn from what is there, at once. What the newest
+        model knew is unlearned; what an older one knew, the newer ones that were taught from it still know."""
+        base, model = state.base_model, rollout.release.model_version
+        if base == model:
             base = rollout.previous.model_version if rollout.previous else self.config.base_model
-        seen = state.seen.remember({name: 0}, now_ns)
         urgent = f"rollout {rollout.rollout_id} was halted: {rollout.reason}"
-        return replace(state, base_model=base, seen=seen, urgent=urgent)
+        state = replace(state, base_model=base, urgent=urgent)
+        if not state.learned or state.learned[-1].model_version != model:
+            return state
+        back = {n: replace(w, tried=True) for job in state.learned for n, w in job.clips.items()}
+        return replace(state, waiting=state.waiting | back, learned=())
 
     def _running(self, state: TriggersState, job: JobRequested | JobStarted, now_ns: int) -> TriggersState:
         """A job is under way: ours, or one that a person asked for."""
@@ -181,14 +207,16 @@ class Triggers:
             state = replace(state, base_model=end.model_version)
         if state.in_flight is None or state.in_flight.fingerprint != end.fingerprint:
             return state
-        return self._land(state, passed, now_ns)
+        return self._land(state, passed, now_ns, end.model_version)
 
-    def _land(self, state: TriggersState, passed: bool, now_ns: int) -> TriggersState:
+    def _land(self, state: TriggersState, passed: bool, now_ns: int, model: str = "") -> TriggersState:
         """The job in flight is over."""
         assert state.in_flight is not None
         used = set(state.in_flight.clips)
         failures = 0 if passed else state.failures + 1
         if passed:
+            taken = Learned(model, {n: w for n, w in state.waiting.items() if n in used})
+            state = replace(state, learned=_newest((*state.learned, taken), self.config.pending_clips))
             waiting = {n: w for n, w in state.waiting.items() if n not in used}
         else:
             waiting = {n: replace(w, tried=w.tried or n in used) for n, w in state.waiting.items()}
@@ -302,3 +330,10 @@ class Triggers:
 
 def _oldest(waiting: dict[str, Waiting], number: int) -> list[str]:
     return sorted(waiting, key=lambda n: (waiting[n].came_ns, n))[:number] if number > 0 else []
+
+
+def _newest(learned: tuple[Learned, ...], clips: int) -> tuple[Learned, ...]:
+    """Without the oldest, so that they hold at most so many clips."""
+    while sum(len(job.clips) for job in learned) > clips:
+        learned = learned[1:]
+    return learned

@@ -15,7 +15,7 @@ from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import MAX_RECORD_BYTES, Message, encode
 from streams.contracts.ids import job_fingerprint, sha256_hex
 from streams.contracts.jobs import JobFinished, JobRequested, JobStarted
-from streams.contracts.releases import RolloutState
+from streams.contracts.releases import Rollout, RolloutState
 from streams.triggers import HOUR_NS, Triggers, TriggersConfig, TriggersState
 from tests.laws.stage_laws import check_deterministic, check_dump_and_load, check_replay, shuffled
 from tests.samples import T0, archived, finished, in_batches, release, rollout, telemetry
@@ -179,6 +179,81 @@ def test_a_halt_counts_once_and_goes_back_to_what_was_before() -> None:
     assert bench.state.base_model == "m3"
 
 
+def learned(bench: Bench, tag: str, model: str) -> list[str]:
+    """The clips of a job that passed with this model; its rollout is not over."""
+    bench.send(*clips(6, tag=tag), wait_s=1000)
+    (job,) = bench.send(wait_s=10)
+    bench.send(finished(job.fingerprint, model_version=model, release=release(int(model[1:]))))
+    return job.clips
+
+
+def rolled(state: RolloutState, model: str, previous: str = "m1") -> Rollout:
+    of, before = (release(int(m[1:])) for m in (model, previous))
+    return rollout(state, rollout_id=f"r-{model}", release=of, previous=before)
+
+
+def test_what_a_halted_model_has_learned_is_learned_again_with_new_evidence() -> None:
+    bench = Bench()
+    used = learned(bench, "c", "m2")
+    assert bench.state.waiting == {}
+    assert bench.send(rolled(RolloutState.WAVE, "m2"), rolled(RolloutState.HALTED, "m2")) == []
+    assert bench.send(wait_s=1e5) == []  # the same clips alone made what was halted
+    (job,) = bench.send(archived("new", "car-1", LEFT))
+    assert job.clips == sorted([*used, "new"]) and job.base_model == "m1"
+    assert job.evidence[LEFT].clips == 1
+
+
+def test_what_a_complete_model_has_learned_is_done_with() -> None:
+    bench = Bench()
+    learned(bench, "c", "m2")
+    bench.send(rolled(RolloutState.COMPLETE, "m2"))
+    later = learned(bench, "d", "m3")
+    bench.send(rolled(RolloutState.HALTED, "m3", "m2"))
+    (job,) = bench.send(archived("new", "car-1", LEFT))
+    assert job.clips == sorted([*later, "new"]) and job.base_model == "m2"
+
+
+def test_a_model_that_is_thrown_back_takes_what_it_was_taught_from_along() -> None:
+    """m3 starts from m2 before m2 is complete: halted, both sets of clips are unlearned."""
+    bench = Bench()
+    first, second = learned(bench, "c", "m2"), learned(bench, "d", "m3")
+    bench.send(rolled(RolloutState.HALTED, "m2"))
+    assert bench.state.waiting == {} and bench.state.base_model == "m3"  # m3 still knows them
+    bench.send(rolled(RolloutState.HALTED, "m3"))
+    (job,) = bench.send(archived("new", "car-9", LEFT))
+    assert job.clips == sorted([*first, *second, "new"]) and job.base_model == "m1"
+
+
+def test_an_older_model_that_is_complete_keeps_what_it_knows() -> None:
+    bench = Bench()
+    learned(bench, "c", "m2")
+    second = learned(bench, "d", "m3")
+    bench.send(rolled(RolloutState.COMPLETE, "m2"), rolled(RolloutState.HALTED, "m3", "m2"))
+    (job,) = bench.send(archived("new", "car-1", LEFT))
+    assert job.clips == sorted([*second, "new"]) and job.base_model == "m2"
+
+
+def test_what_learned_models_know_is_bounded_too() -> None:
+    bench = Bench(TriggersConfig(**_fields(CONFIG) | {"pending_clips": 10, "budget_gpu_hours": 99.0}))
+    learned(bench, "c", "m2")
+    second = learned(bench, "d", "m3")
+    assert [sorted(job.clips) for job in bench.state.learned] == [second]
+
+
+@pytest.mark.parametrize("state", [RolloutState.HALTED, RolloutState.COMPLETE])
+def test_a_job_and_the_end_of_its_rollout_in_one_batch(state: RolloutState) -> None:
+    halted = state is RolloutState.HALTED
+    for backwards in (False, True):
+        bench = Bench()
+        bench.send(*clips(6))
+        (job,) = bench.send(wait_s=10)
+        batch: list[Message] = [finished(job.fingerprint, model_version="m2"), rolled(state, "m2")]
+        bench.send(*(batch[::-1] if backwards else batch))
+        assert bench.state.base_model == ("m1" if halted else "m2")
+        assert sorted(bench.state.waiting) == (job.clips if halted else [])
+        assert bench.state.learned == ()
+
+
 def test_a_halt_of_another_model_or_a_first_release_keeps_a_base() -> None:
     bench = Bench()
     bench.send(rollout(RolloutState.HALTED, release=release(7), rollout_id="r7"))
@@ -253,7 +328,8 @@ messages = st.lists(st.integers(0, 30), max_size=30)
 
 def some(numbers: list[int]) -> list[Message]:
     made: list[Message] = [archived(f"c-{n}", f"car-{n % 4}", LEFT if n % 3 else FOG) for n in numbers]
-    return [*made, telemetry(), finished("f" * 64, "fail"), rollout(RolloutState.HALTED)]
+    ends = [rollout(RolloutState.HALTED), rollout(RolloutState.COMPLETE, rollout_id="r3", release=release(3))]
+    return [*made, telemetry(), finished("f" * 64, "fail"), finished("e" * 64, model_version="m3"), *ends]
 
 
 @settings(max_examples=30)
@@ -276,30 +352,36 @@ def test_order_within_a_batch_does_not_matter(numbers: list[int], salt: int) -> 
 
 class TriggerMachine(RuleBasedStateMachine):
     """Whatever comes, and in whatever order: never two jobs in flight, never one fingerprint twice, never more
-    GPU-hours than the budget."""
+    GPU-hours than the budget, and no clip is let go before a model that learned from it is everywhere."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bench = Bench()
         self.jobs: dict[str, int] = {}
-        self.open: set[str] = set()
-        self.times: list[int] = []
+        self.open: dict[str, JobRequested] = {}
+        self.came: set[str] = set()
+        self.done: set[str] = set()
+        self.taught: dict[str, list[str]] = {}
+        """Model -> clips that it knows and no complete model does."""
 
     def take(self, jobs: list[JobRequested]) -> None:
         for job in jobs:
             assert job.fingerprint not in self.jobs
             assert not self.open
             self.jobs[job.fingerprint] = self.bench.now_ns
-            self.open.add(job.fingerprint)
+            self.open[job.fingerprint] = job
 
     @rule(number=st.integers(0, 400), vehicle=st.integers(0, 5), fog=st.booleans(), wait=st.integers(0, 40))
     def clip(self, number: int, vehicle: int, fog: bool, wait: int) -> None:
         name = f"clip-{number}-{vehicle}"
+        self.came |= {name} - self.done
         self.take(self.bench.send(archived(name, f"car-{vehicle}", FOG if fog else LEFT), wait_s=wait))
 
     @rule(start=st.integers(0, 400))
     def burst(self, start: int) -> None:
-        self.take(self.bench.send(*clips(12, 4, tag=f"burst-{start}")))
+        burst = clips(12, 4, tag=f"burst-{start}")
+        self.came |= {c.clip_id for c in burst} - self.done
+        self.take(self.bench.send(*burst))
 
     @rule(seconds=st.sampled_from([1, 30, 300, 4000]))
     def wait(self, seconds: int) -> None:
@@ -307,17 +389,28 @@ class TriggerMachine(RuleBasedStateMachine):
 
     @rule(verdict=st.sampled_from(["pass", "fail", "error"]))
     def finish(self, verdict: str) -> None:
-        for fingerprint in sorted(self.open):
+        for fingerprint, job in sorted(self.open.items()):
             self.open.clear()
-            number = len(self.jobs)
-            self.take(self.bench.send(finished(fingerprint, verdict, model_version=f"model-{number}")))
+            model = f"model-{len(self.jobs)}"
+            if verdict == "pass":
+                self.taught[model] = [*self.taught.get(job.base_model, []), *job.clips]
+            self.take(self.bench.send(finished(fingerprint, verdict, model_version=model)))
 
     @rule(number=st.integers(0, 5))
     def halt(self, number: int) -> None:
-        state = rollout(
-            RolloutState.HALTED, rollout_id=f"r{number}", release=release(9, self.bench.state.base_model)
+        base = self.bench.state.base_model
+        self.taught.pop(base, None)
+        self.take(
+            self.bench.send(rollout(RolloutState.HALTED, rollout_id=f"r{number}-{base}", release=release(9, base)))
         )
-        self.take(self.bench.send(state))
+
+    @rule()
+    def complete(self) -> None:
+        base = self.bench.state.base_model
+        self.done.update(self.taught.pop(base, []))
+        self.came -= self.done
+        done = rollout(RolloutState.COMPLETE, rollout_id=f"c-{base}", release=release(9, base))
+        self.take(self.bench.send(done))
 
     @rule()
     def restart(self) -> None:
@@ -325,7 +418,7 @@ class TriggerMachine(RuleBasedStateMachine):
 
     @rule()
     def hear_all_again(self) -> None:
-        ends: list[JobFinished] = [finished(f, "fail") for f in sorted(set(self.jobs) - self.open)]
+        ends: list[JobFinished] = [finished(f, "fail") for f in sorted(set(self.jobs) - set(self.open))]
         self.take(self.bench.send(*ends))
 
     @invariant()
@@ -333,6 +426,11 @@ class TriggerMachine(RuleBasedStateMachine):
         spent = sum(s.gpu_hours for s in self.bench.state.spent)
         assert spent <= CONFIG.budget_gpu_hours
         assert sum(self.bench.now_ns - t < 24 * HOUR_NS for t in self.jobs.values()) <= CONFIG.budget_gpu_hours
+
+    @invariant()
+    def no_clip_is_lost(self) -> None:
+        state = self.bench.state
+        assert self.came <= {*state.waiting, *(name for job in state.learned for name in job.clips)}
 
 
 TestTriggerMachine = TriggerMachine.TestCase
