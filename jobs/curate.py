@@ -10,9 +10,19 @@ from pathlib import Path
 
 from jobs.context import Curation
 from jobs.documents import Curated
+from jobs.naming import DATASET, open_models
 from jobs.step import Work
 from registry.clips import ClipIndex
-from registry.datasets import TRAIN, VALIDATION, DatasetClip, make_dataset, save_dataset, split_of
+from registry.datasets import (
+    TRAIN,
+    VALIDATION,
+    Dataset,
+    DatasetClip,
+    load_dataset,
+    make_dataset,
+    save_dataset,
+    split_of,
+)
 from registry.errors import Missing
 from streams.contracts.clips import ArchivedClip
 from streams.contracts.drive import Trigger
@@ -28,15 +38,19 @@ class Choice:
 
 
 def curate(work: Work) -> Curated:
-    """The step: a manifest of the requested clips that are archived."""
+    """The step: a manifest of the requested clips that are archived, and of those that the base model was taught
+    from: what is not shown again is forgotten."""
+    before = taught_from(work)
+    known = [c.clip_id for c in before.clips] if before else []
     index = ClipIndex(Path(work.context.places.clip_index))
     try:
-        found, missing = _look_up(index, work.request.clips)
+        found, missing = _look_up(index, [*work.request.clips, *known])
     finally:
         index.close()
     curation = work.context.settings.curation
     choice = choose(found, curation)
-    dataset = make_dataset(choice.clips, recipe=work.request.recipe)
+    parents = [before.version] if before else []
+    dataset = make_dataset(choice.clips, recipe=work.request.recipe, parents=parents)
     train = dataset.split(TRAIN)
     enough = len(train) >= curation.least_clips
     return Curated(
@@ -47,6 +61,14 @@ def curate(work: Work) -> Curated:
         verdict="pass" if enough else "fail",
         reasons=[] if enough else [f"{len(train)} clips to train on; at least {curation.least_clips} are needed"],
     )
+
+
+def taught_from(work: Work) -> Dataset | None:
+    """The dataset of the model that the job starts from; None for a first model."""
+    if not work.request.base_model:
+        return None
+    version = open_models(work).version(work.request.base_model).tags.get(DATASET)
+    return load_dataset(work.store, version) if version else None
 
 
 def choose(clips: Iterable[ArchivedClip], curation: Curation) -> Choice:

@@ -14,6 +14,9 @@ CHECKPOINT, GRAPH = "checkpoint.safetensors", "model.onnx"
 BASE_SAMPLES = "fleetwheel.base_samples"
 """Tag of a model version: JSON list of the samples files it was cloned from."""
 
+DATASET = "fleetwheel.dataset"
+"""Tag of a model version: the dataset version it was taught from."""
+
 
 def open_models(work: Work) -> Models:
     """The runs and versions that the job writes to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from jobs.documents import Checked, Compiled, Promoted, Registered, Trained, Verdict
-from jobs.naming import BASE_SAMPLES, CHECKPOINT, GRAPH, figures, link, open_models
+from jobs.naming import BASE_SAMPLES, CHECKPOINT, DATASET, GRAPH, figures, link, open_models
 from jobs.step import Work
 from registry.datasets import load_dataset
 from registry.errors import Conflict
@@ -62,6 +62,8 @@ def _version(work: Work, models: Models, trained: Trained) -> ModelVersion:
         "base_model": work.request.base_model,
         "recipe": work.request.recipe,
     }
+    if "check" in work.inputs:
+        tags[DATASET] = work.input("check", Checked).dataset
     return models.register(trained.run_id, work.fingerprint, files, tags)
 
 
@@ -86,5 +88,6 @@ def _link_version(work: Work, run_id: str, version: str) -> None:
         dataset = load_dataset(work.store, work.input("check", Checked).dataset)
         made = Node(Kind.DATASET, dataset.version)
         edges += [(Node(Kind.CLIP, c.clip_id), made) for c in dataset.clips]
+        edges += [(Node(Kind.DATASET, parent), made) for parent in dataset.parents]
         edges.append((made, run))
     link(work, edges)

@@ -18,11 +18,13 @@ from jobs.context import Curation, JobContext, Places, Settings
 from jobs.curate import choose, curate
 from jobs.documents import ClipFacts
 from jobs.label import ClipLabels, hindsight, is_plausible, label, label_clip, pack, unpack
+from jobs.naming import DATASET
 from jobs.step import Work, no_progress
 from model.data import BadSamples, samples_from_arrays
 from model.rig import THREE_CAMERAS, Rig
 from registry.clips import ClipFrames, ClipIndex, read_clip
 from registry.datasets import DatasetClip, load_dataset
+from registry.models import ModelVersion
 from registry.store import Store
 from streams.contracts.clips import ArchivedClip
 from streams.contracts.ids import digest
@@ -168,6 +170,7 @@ class Fleet:
         self.context = JobContext(Places(*(str(folder / n) for n in names)), settings)
         self.store = Store(folder / "store")
         self.index = ClipIndex(folder / "clips.db")
+        self.base_model = ""
 
     def add(self, clip_id: str, vehicle: str, data: bytes) -> None:
         sha256 = self.store.put(data).sha256
@@ -176,7 +179,7 @@ class Fleet:
         )
 
     def work(self, clips: list[str], **inputs: msgspec.Struct) -> Work:
-        request = JobRequested(digest(*clips), "learn", NOW_NS, "m-1", "quick", clips)
+        request = JobRequested(digest(*clips), "learn", NOW_NS, self.base_model, "quick", clips)
         return Work(request, self.context, {n: msgspec.to_builtins(d) for n, d in inputs.items()}, NOW_NS)
 
 
@@ -228,6 +231,35 @@ def test_from_archive_to_samples(tmp_path: Path) -> None:
         fleet.store, dataset.clips, unpack(fleet.store.get(labelled.labels)), no_progress, most=30
     )
     assert len(few) == 30
+
+
+class Taught:
+    """A registry of models in which each names the dataset it was taught from."""
+
+    def __init__(self, datasets: dict[str, str]) -> None:
+        self.datasets = datasets
+
+    def version(self, id_: str) -> ModelVersion:
+        tags = {DATASET: self.datasets[id_]} if id_ in self.datasets else {}
+        return ModelVersion("m", 1, "run", "fingerprint", {}, tags)
+
+
+def test_what_the_base_model_was_taught_is_shown_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(tmp_path, validation_share=0.0)
+    for i in range(4):
+        fleet.add(f"c{i}", f"v{i}", f"clip {i}".encode())
+    first = curate(fleet.work(["c0", "c1"]))
+    monkeypatch.setattr("jobs.curate.open_models", lambda work: Taught({"m-1": first.dataset}))
+    fleet.base_model = "m-1"
+    second = load_dataset(fleet.store, curate(fleet.work(["c2", "c3"])).dataset)
+    assert [c.clip_id for c in second.clips] == ["c0", "c1", "c2", "c3"]
+    assert second.parents == (first.dataset,)
+    fleet.index.remove("c1")
+    erased = load_dataset(fleet.store, curate(fleet.work(["c2"])).dataset)
+    assert [c.clip_id for c in erased.clips] == ["c0", "c2"], "an erased clip does not come back"
+    fleet.base_model = "m-0"
+    fresh = load_dataset(fleet.store, curate(fleet.work(["c3"])).dataset)
+    assert [c.clip_id for c in fresh.clips] == ["c3"], "a first model was taught from no clip"
 
 
 def test_nothing_to_learn_from_ends_the_job(tmp_path: Path) -> None:
