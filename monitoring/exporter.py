@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import singledispatchmethod
 from types import TracebackType
 from typing import TypeVar
@@ -59,11 +59,6 @@ class Exporter:
             self._add(m.DUPLICATES, type_of(message))
             return
         self._take(message)
-
-    def observe_all(self, messages: Iterable[Message]) -> None:
-        """Count each message."""
-        for message in messages:
-            self.observe(message)
 
     def stage(self, stage: str, records: int, seconds: float, lag_s: float) -> None:
         """A stage has taken a batch of `records` in `seconds`; the newest is `lag_s` old."""

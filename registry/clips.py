@@ -73,11 +73,6 @@ class ClipIndex:
         query = f"SELECT record FROM clips WHERE {where} ORDER BY time_ns, clip_id LIMIT ?"  # noqa: S608  own names
         return [_decode(r) for r in self._database.rows(query, (since_ns, before_ns, *given.values(), limit))]
 
-    def count_by_cell(self) -> dict[str, int]:
-        """How many clips each cell has."""
-        rows = self._database.rows("SELECT cell, COUNT(*) FROM clips GROUP BY cell ORDER BY cell")
-        return {str(cell): int(str(count)) for cell, count in rows}
-
     def remove(self, clip_id: str) -> None:
         """Forget a clip. Nothing happens where there is none."""
         with self._database.transaction() as connection:

@@ -101,11 +101,6 @@ class Lineage:
         query = "SELECT parent_kind, parent_id FROM edges WHERE child_kind = ? AND child_id = ?"
         return self._walk(query, node, None)
 
-    def children(self, node: Node) -> list[Node]:
-        """What was made from it directly."""
-        query = "SELECT child_kind, child_id FROM edges WHERE parent_kind = ? AND parent_id = ?"
-        return self._walk(query, node, None)
-
     def forget(self, node: Node) -> None:
         """Erase a thing and its edges (erasure of a vehicle's clips). What is below it stays."""
         with self._database.transaction() as connection:

@@ -4,7 +4,7 @@ Given their sum, the counts of two Poisson arms are binomial with a share that h
 rate ratio (Przyborowski and Wilenski 1940). The likelihood ratio against the largest harmless ratio, mixed over
 larger ratios, is a supermartingale whatever the harmless ratio is, so the chance that it ever exceeds 1 / alpha is
 at most alpha (Ville 1939; Howard, Ramdas, McAuliffe and Sekhon 2021). Standard library alone, as streams need no
-scipy; monitoring.disengagements has the same test with intervals and planning, for reports.
+scipy; what is looked at once, by the gate and in reports, has its statistics in monitoring.disengagements.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The statistics against published and hand-worked values, and their error rates by simulation."""
+"""The statistics against published and hand-worked values, and their coverage by simulation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from monitoring import disengagements as d
-from monitoring.disengagements import Arm, Batch
+from monitoring.disengagements import Arm
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,6 @@ def test_garwood_matches_the_published_table(count: int, low: float, high: float
 
 def test_garwood_without_exposure_knows_nothing() -> None:
     assert d.garwood(0, 0.0) == (0.0, math.inf)
-    assert math.isnan(d.rate(0, 0.0).value)
 
 
 @pytest.mark.parametrize("bad", [(-1, 1.0), (1, -1.0), (math.nan, 1.0), (1, math.inf)])
@@ -85,7 +84,6 @@ def test_deflation_widens_and_keeps_the_estimate() -> None:
     assert wide.value == pytest.approx(plain.value)
     assert wide.low < plain.low < plain.high < wide.high
     assert d.rate_ratio(Arm(20, 10), Arm(30, 10), dispersion=0.3) == plain  # under-dispersion earns nothing
-    assert d.rate(20, 10, dispersion=3.0).low < d.rate(20, 10).low
 
 
 def test_holm_by_hand() -> None:
@@ -103,81 +101,3 @@ def test_dispersion_index() -> None:
     assert d.dispersion_index(rng.poisson(2 * exposure).tolist(), exposure.tolist()) == pytest.approx(1.0, abs=0.1)
     with pytest.raises(ValueError, match="per vehicle"):
         d.dispersion_index([1], [1.0, 2.0])
-
-
-def test_e_value_of_a_rate_by_hand() -> None:
-    """Gamma(1, 1) mixture, one event in exposure 1, null rate 1: Γ(2) / 2² · e = e / 4."""
-    assert d.log_e_rate(1, 1.0, 1.0, 1.0, 1.0) == pytest.approx(1 - math.log(4))
-    assert d.log_e_rate(0, 0.0, 1.0, 1.0, 1.0) == pytest.approx(0.0)
-    assert d.log_e_rate(1, 1.0, 0.0, 1.0, 1.0) == math.inf
-
-
-def test_rate_sequence_covers_at_all_times_together() -> None:
-    rng = np.random.default_rng(4)
-    misses = 0
-    for _ in range(200):
-        counts = rng.poisson(2.0, 60).cumsum()
-        looks = [d.rate_sequence(int(k), t + 1.0) for t, k in enumerate(counts)]
-        misses += any(not low <= 2.0 <= high for low, high in looks)
-    assert misses / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
-    assert d.rate_sequence(0, 0.0) == (0.0, math.inf)
-    assert d.rate_sequence(0, 10.0)[0] == 0.0
-    assert d.rate_sequence(2000, 1000.0)[0] > 1.8
-
-
-def arms(rng: np.random.Generator, ratio: float, looks: int) -> list[Batch]:
-    """Batches whose shares of exposure wander: 0.2 to 0.8 of the km are the first arm's."""
-    share = rng.uniform(0.2, 0.8, looks)
-    counts = rng.poisson(np.stack([ratio * share, 1 - share]))
-    return [
-        Batch(Arm(int(a), s), Arm(int(b), 1 - s)) for a, b, s in zip(*counts.tolist(), share.tolist(), strict=True)
-    ]
-
-
-def test_false_alarms_stay_within_alpha_at_every_look() -> None:
-    rng = np.random.default_rng(5)
-    alarms = 0
-    for _ in range(300):
-        batches = arms(rng, 1.0, 60)
-        alarms += any(d.log_e_worse(batches[: i + 1]) >= math.log(1 / 0.05) for i in range(0, 60, 2))
-    assert alarms / 300 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
-
-
-def test_a_worse_release_is_found() -> None:
-    rng = np.random.default_rng(6)
-    found = [d.log_e_worse(arms(rng, 3.0, 80)) >= math.log(1 / 0.05) for _ in range(50)]
-    assert np.mean(found) > 0.9
-    assert d.log_e_worse(arms(rng, 0.5, 80)) < 0
-
-
-def test_ratio_sequence_brackets_the_truth_and_the_estimate() -> None:
-    batches = arms(np.random.default_rng(7), 2.0, 400)
-    ratio = d.ratio_sequence(batches)
-    assert ratio.low < 2.0 < ratio.high
-    assert ratio.low < ratio.value < ratio.high
-    assert ratio.low > 1.2
-    assert d.log_e_ratio(batches, ratio.high) == pytest.approx(math.log(20), abs=1e-6)
-    assert d.ratio_sequence([]).high == math.inf
-    assert d.ratio_sequence([Batch(Arm(3, 1), Arm(0, 1))]).high == math.inf
-    assert d.ratio_sequence([Batch(Arm(0, 1), Arm(9, 1))]).low == 0.0
-
-
-def test_planning_matches_the_literature() -> None:
-    """RAND RR-1478 and METRICS: Wald's SPRT with no event at all."""
-    assert d.exposure_without_event(1.09e-8) == pytest.approx(275e6, rel=0.002)
-    assert d.sprt_exposure_without_event(1 / 10_000, 1 / 5_000) == pytest.approx(29_444, abs=1)
-    with pytest.raises(ValueError, match="below the bad"):
-        d.sprt_exposure_without_event(2.0, 1.0)
-
-
-def test_km_left_shrinks_as_evidence_comes_and_is_of_the_right_size() -> None:
-    rng = np.random.default_rng(8)
-    predicted = d.km_left_to_decide([], 1.0, 2.0)
-    needed = []
-    for _ in range(40):
-        batches = arms(rng, 2.0, 400)
-        needed.append(next(i for i in range(1, 400) if d.log_e_worse(batches[:i]) >= math.log(20)))
-    assert 0.4 < predicted / float(np.mean(needed)) < 1.5
-    assert d.km_left_to_decide(arms(rng, 2.0, 20), 1.0, 2.0) < 2 * predicted
-    assert d.km_left_to_decide(arms(rng, 3.0, 400), 1.0, 3.0) == 0.0
-    assert d.km_left_to_decide([], 1.0, 1.0) == math.inf

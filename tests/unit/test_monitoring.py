@@ -80,7 +80,8 @@ def test_no_metric_is_labelled_by_vehicle() -> None:
 
 def test_telemetry_becomes_exposure_and_disengagements_once() -> None:
     exporter = Exporter()
-    exporter.observe_all([telemetry(0), telemetry(1), telemetry(0)])
+    for n in (0, 1, 0):
+        exporter.observe(telemetry(n))
     assert value(exporter, metrics.EXPOSURE_METERS, "m1", "de", "de/night", "engaged") == 3000.0
     assert value(exporter, metrics.EXPOSURE_SECONDS, "m1", "de", "de/night", "manual") == 10.0
     assert value(exporter, metrics.DISENGAGEMENTS, "m1", "de", "de/night", "lateral") == 4.0
@@ -105,7 +106,8 @@ def test_every_other_message_is_counted() -> None:
         finished,
     ]
     exporter = Exporter()
-    exporter.observe_all(messages)
+    for message in messages:
+        exporter.observe(message)
     assert value(exporter, metrics.EVENTS, "m1", "de", "disengagement") == 1.0
     assert value(exporter, metrics.SCENARIOS, "de/night", "yes") == 1.0
     assert value(exporter, metrics.CLIPS, "de", "requested") == 1.0
@@ -134,7 +136,8 @@ def test_a_rollout_is_in_one_state() -> None:
 
 def test_labels_are_bounded() -> None:
     exporter = Exporter(max_label_values=3)
-    exporter.observe_all(telemetry(i, region=f"r{i}") for i in range(10))
+    for i in range(10):
+        exporter.observe(telemetry(i, region=f"r{i}"))
     regions = {
         s.labels["region"]
         for f in exporter.registry.collect()
@@ -151,7 +154,8 @@ def test_labels_are_bounded() -> None:
 
 def test_the_window_of_ids_is_bounded() -> None:
     exporter = Exporter(window=2)
-    exporter.observe_all([telemetry(0), telemetry(1), telemetry(2), telemetry(0)])
+    for n in (0, 1, 2, 0):
+        exporter.observe(telemetry(n))
     assert value(exporter, metrics.REPORTS, "m1", "de", "idle") == 4.0
 
 
