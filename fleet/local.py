@@ -12,6 +12,7 @@ import msgspec
 from fleet.config import WINDOW_NS, WheelConfig
 from fleet.ledger import Clip, Ledger
 from fleet.vehicles import VirtualFleet
+from jobs import service
 from jobs.code import code_version
 from jobs.context import JobContext, Places
 from jobs.documents import Compiled, Evaluated
@@ -50,6 +51,7 @@ EPOCH_NS = 1_767_225_600 * SECOND_NS
 """Virtual time begins on 2026-01-01: the same seed sees the same instants."""
 TOPIC_OF = {kind: topic.name for topic in TOPICS for kind in topic.carries if kind.__name__ != "LostClip"}
 ENGINE_GROUP = "streams"
+WORKERS = (service.GROUP, (service.TOPIC,))
 MONITORED = tuple(t.name for t in TOPICS if t.name != "fleet.clips")
 
 Watch = Callable[[str, int, int, str], None]
@@ -120,13 +122,11 @@ class Wheel:
             releases.trusted_root(),
             config.settings.hardware,
         )
-        self.worker = Worker(self.context, watch=self._watch_job)
+        self.worker = Worker(self.context, clock=self.clock, watch=self._watch_job)
         self._gateway = Inbox(transport, "gateway", ("fleet.clip-requests", "fleet.releases"))
         self._registrar = Inbox(transport, "registrar", ("fleet.archive",))
         self._monitor = Inbox(transport, "monitor", MONITORED)
-        self._jobs = Inbox(transport, "worker", ("learning.jobs",))
         self._rollouts: list[Rollout] = []
-        self._requests: list[JobRequested] = []
         self._number = 0
         """The turn whose selection what is offered now belongs to."""
         self._begin_at_the_end()
@@ -180,7 +180,6 @@ class Wheel:
         for message in self._drain(self._monitor):
             self.ledger.observe(message)
             self.exporter.observe(message)
-        self._requests += [m for m in self._drain(self._jobs) if isinstance(m, JobRequested)]
 
     def _drive(self, number: int) -> None:
         """The turn's trips, in the selection window in which the last rollout was watched."""
@@ -218,15 +217,12 @@ class Wheel:
 
     def _learn(self, number: int) -> Turn:
         """Wait for the triggers, run the job, roll its release out."""
-        request = self._await_job()
-        started = time.monotonic()
-        finished = self.worker.run(request, lambda message: self.send([message]))
-        self.seconds.add("learn" if number else "first model", started)
+        finished = self._await_job(number)
         started = time.monotonic()
         self._rollouts, self._number = [], number + 1
         self._roll_out(number, finished)
         self.seconds.add("roll out", started)
-        record = JobRecord(self.store, request.fingerprint)
+        record = JobRecord(self.store, finished.fingerprint)
         evaluated, compiled = record.step("evaluate"), record.step("compile")
         turn = Turn(
             number,
@@ -238,16 +234,17 @@ class Wheel:
         self.turns.append(turn)
         return turn
 
-    def _await_job(self) -> JobRequested:
+    def _await_job(self, number: int) -> JobFinished:
+        """Let time pass until the triggers ask for a job, and run it."""
         for _ in range(120):
             self.exchange()
-            if self._requests:
-                return self._requests.pop(0)
+            started = time.monotonic()
+            if ends := service.work_off(self.worker, self.transport):
+                self.seconds.add("learn" if number else "first model", started)
+                return ends[-1]
             self.clock.advance(10 * SECOND_NS)
             self.engine.step()
-        raise WheelStuck(
-            "no learning job was asked for within 20 minutes after the clips came: too little evidence"
-        )
+        raise WheelStuck("no learning job was asked for within 20 minutes of the last clip: too little evidence")
 
     def _roll_out(self, number: int, finished: JobFinished) -> None:
         """Watched trips until the release's rollout is over; a job without a release changes nothing. One that is
@@ -308,8 +305,8 @@ class Wheel:
     def _begin_at_the_end(self) -> None:
         """On a broker that was used before, this run begins behind what is there."""
         engine = (ENGINE_GROUP, topics_read(tuple(BY_STAGE)))
-        inboxes = (self._gateway, self._registrar, self._monitor, self._jobs)
-        for group, topics in (engine, *((i.group, i.topics) for i in inboxes)):
+        inboxes = (self._gateway, self._registrar, self._monitor)
+        for group, topics in (engine, WORKERS, *((i.group, i.topics) for i in inboxes)):
             ends = self.transport.end_offsets(topics)
             self.transport.seek(group, topics, ends)
             self.transport.commit(group, ends)

@@ -45,11 +45,14 @@ class Worker:
 
     context: JobContext
     clock: Clock = field(default_factory=SystemClock)
+    """Of the messages; may be virtual."""
     catalog: Mapping[str, Sequence[Step]] = field(default_factory=lambda: CATALOG)
     launch: Launcher = run_step
     watch: Watch = nobody
     name: str = "local"
     sleep: Callable[[float], None] = time.sleep
+    wall: Clock = field(default_factory=SystemClock)
+    """Of signatures: vehicles check their expiry by real time, whatever the messages' clock is."""
 
     def run(self, request: JobRequested, emit: Emit) -> JobFinished:
         """Run a job to its end, from wherever it stands, and emit JobStarted and JobFinished.
@@ -115,7 +118,7 @@ class Worker:
         def progress(done: int, of: int, what: str) -> None:
             self.watch(step.name, done, of, what)
 
-        return self.launch(step, Work(request, self.context, inputs, self.clock.now_ns(), progress, key))
+        return self.launch(step, Work(request, self.context, inputs, self.wall.now_ns(), progress, key))
 
     def _end(
         self,

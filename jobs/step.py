@@ -54,6 +54,7 @@ class Work:
     inputs: Mapping[str, Json]
     """Documents of the steps it needs, by step."""
     now_ns: int
+    """Real time, for signatures and the end of a run."""
     progress: Progress = field(default=no_progress)
     key: str = ""
     """Of the step's result (`key_of`): what an attempt leaves in `scratch` for the next must be named by it."""
