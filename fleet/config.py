@@ -70,7 +70,7 @@ def demo(seed: int) -> WheelConfig:
             base_seed=seed,
             seed=seed,
         ),
-        selection=_selection(clips=240),
+        selection=_selection(clips=120),
         triggers=_triggers("demo", start_clips=6),
         rollouts=_rollouts(km=(0.5, 1.0)),
     )

@@ -15,7 +15,7 @@ def demo() -> Recipe:
         network=NetworkConfig(stem_width=32),
         base_frames=34_000,
         clone=TrainingConfig(steps=1_900, batch=48, peak_rate=2e-3),
-        clips_per_turn=240,
+        clips_per_turn=120,
         fine_tune=TrainingConfig(steps=600, batch=64, peak_rate=1e-3, warmup_steps=30, replay_share=0.45),
     )
 
