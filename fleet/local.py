@@ -239,7 +239,7 @@ class Wheel:
         for _ in range(120):
             self.exchange()
             started = time.monotonic()
-            if ends := service.work_off(self.worker, self.transport):
+            if ends := service.work_off(self.worker, self.transport, timeout_s=0.2):
                 self.seconds.add("learn" if number else "first model", started)
                 return ends[-1]
             self.clock.advance(10 * SECOND_NS)

@@ -17,7 +17,7 @@ from edge.agent.spool import Spool, SpoolFull
 from edge.agent.triggers import RANK, RULES, Rule, Sampling, armed, detect
 from edge.agent.updater import Installer
 from edge.agent.uploader import Link, Uploader, UploadPolicy
-from streams.contracts.clips import ClipChunk, ClipRequest
+from streams.contracts.clips import MAX_CLIP_BYTES, ClipChunk, ClipRequest
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message, message_id
 from streams.contracts.drive import ClipOffer, Pose, Scores, Telemetry, Trigger, TriggerEvent
@@ -172,6 +172,9 @@ class Agent:
     def _store(self, name: str, recording: Recording, scores: Scores, model_version: str) -> ClipOffer | None:
         window, frames = recording.window, recording.frames
         data = encode_clip(frames, self._metadata(name, recording, model_version))
+        if len(data) > MAX_CLIP_BYTES:
+            log.warning("clip %s of %s is not kept: %d bytes, no archive takes it", name, window.kind, len(data))
+            return None
         worth = RANK[window.kind] + scores.hindsight_miss / (1 + scores.hindsight_miss)
         try:
             self._spool.put(name, data, worth, window.time_ns)
