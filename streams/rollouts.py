@@ -26,6 +26,8 @@ from streams.stage import Emit, Outcome
 from streams.state import pack, unpack
 
 HOUR_NS = 3600 * SECOND_NS
+MAX_DRAWS = 100
+"""Lots that are drawn for a rollout at most; a cohort that nobody was heard of keeps the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,21 +197,8 @@ class Rollouts:
         return self._next_wave(cohort, now_ns) if self._driven(cohort, now_ns) else None
 
     def _begin(self, name: str, cohort: Cohort, release: Release, now_ns: int) -> tuple[Cohort, Rollout]:
-        """The canary; or everyone, where there is nothing to compare with. Its id salts the lot, and the bundle's
-        hash differs from run to run (it covers measured figures): so no hash."""
-        of = digest("rollout", name, str(release.version), release.model_version)
-        rollout = Rollout(
-            rollout_id=f"r{release.version}-{of[:12]}",
-            cohort=name,
-            time_ns=now_ns,
-            state=RolloutState.CANARY,
-            release=release,
-            previous=cohort.champion,
-            share=self.config.waves[0].share,
-            control_share=self.config.control_share,
-            evidence=1.0,
-            reason=f"canary: {self.config.waves[0].share:.0%} of the cohort",
-        )
+        """The canary; or everyone, where there is nothing to compare with."""
+        rollout = self._lot(name, cohort, release, now_ns)
         begun = Cohort(
             champion=cohort.champion,
             active=rollout,
@@ -221,6 +210,29 @@ class Rollouts:
         if cohort.champion is None and self.config.first_at_once:
             return self._end(begun, RolloutState.COMPLETE, "the first release of the cohort", now_ns)
         return begun, rollout
+
+    def _lot(self, name: str, cohort: Cohort, release: Release, now_ns: int) -> Rollout:
+        """Who is a canary and who is the control. The rollout's id salts the lot; no hash of the bundle, which
+        covers measured figures, enters it. Drawn anew while an arm has nobody: a small cohort would never end."""
+        first = self.config.waves[0].share
+        for attempt in range(MAX_DRAWS):
+            of = digest("rollout", name, str(release.version), release.model_version, str(attempt))
+            rollout = Rollout(
+                rollout_id=f"r{release.version}-{of[:12]}",
+                cohort=name,
+                time_ns=now_ns,
+                state=RolloutState.CANARY,
+                release=release,
+                previous=cohort.champion,
+                share=first,
+                control_share=self.config.control_share,
+                evidence=1.0,
+                reason=f"canary: {first:.0%} of the cohort",
+            )
+            canaries, control = cohort.roster.members(rollout)
+            if canaries and (control or not self.config.control_share):
+                break
+        return rollout
 
     def _harm(self, cohort: Cohort, now_ns: int) -> str:
         """Why the rollout must end; "" where there is no reason."""

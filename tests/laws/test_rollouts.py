@@ -160,6 +160,23 @@ def test_the_lot_hangs_on_what_is_released_not_on_the_bytes_of_its_bundle() -> N
     assert len({*ids, *(o.rollout_id for o in others)}) == 4
 
 
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_a_small_fleet_has_both_arms_in_every_rollout(size: int) -> None:
+    """Eight vehicles and halves: one lot in 128 leaves an arm empty, and such a rollout would never end."""
+    config = RolloutsConfig(waves=(Wave(0.5, 1.0, 1.0),), control_share=0.5, look_ns=SECOND_NS)
+    fleet = Fleet(config)
+    fleet.send(done(1))
+    for version in range(2, 12):
+        fleet.send(*(fleet.report(f"v{i}") for i in range(size)))
+        (begun,) = fleet.send(done(version))
+        arms = {assigned(begun, f"v{i}") for i in range(size)}
+        assert arms == {CANDIDATE, CONTROL}, f"release {version}"
+        for _ in range(6):
+            fleet.now_ns += 10 * SECOND_NS
+            fleet.send(*(fleet.report(f"v{i}") for i in range(size)))
+        assert fleet.history[-1].state is RolloutState.COMPLETE
+
+
 def test_no_wave_is_left_before_it_has_driven_enough() -> None:
     fleet = started()
     for told in fleet.drive(60, km=0.5):
