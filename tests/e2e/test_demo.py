@@ -86,7 +86,7 @@ def test_every_vehicle_runs_the_last_release(quick_run: QuickRun) -> None:
 def test_the_report_stands_alone(quick_run: QuickRun) -> None:
     page = (quick_run.out / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
-    assert page.count("data:image/png;base64,") == 12
+    assert page.count("data:image/png;base64,") == min(12, quick_run.summary["clips"]["stored"])
     assert f"{quick_run.summary['turns'][0]['rate_per_km']:.1f}" in page
 
 
