@@ -66,7 +66,9 @@ def demo(seed: int) -> WheelConfig:
         recipe="demo",
         settings=Settings(
             budget=Budget(vehicles=24, seconds=38.0, base_factor=2.0, seed=seed),
-            gate=GatePolicy(),
+            # Not worse anywhere, nor slower, nor stalling: non-inferiority. A second turn gains a fifth,
+            # which a few dozen kilometres cannot always tell from none.
+            gate=GatePolicy(require_improvement=False),
             base_seed=seed,
             seed=seed,
         ),
