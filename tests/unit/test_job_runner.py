@@ -187,7 +187,9 @@ def test_a_killed_step_is_run_again_and_errors_cross_the_process_boundary(tmp_pa
 def test_a_worker_takes_its_steps_with_it(tmp_path: Path, how: signal.Signals) -> None:
     """Killed or interrupted from the keyboard: no orphan goes on beside the next attempt."""
     script = (
-        "import sys, pathlib\n"
+        "import signal, sys, pathlib\n"
+        # A shell's background job ignores SIGINT, and so would its children; a keyboard's target does not.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from tests.unit.test_job_runner import Bench, step\n"
         "from jobs.launchers.local import run_step\n"
         "Bench(pathlib.Path(sys.argv[1]), step('z', 'sleeps'), launch=run_step).run()\n"
