@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -60,7 +61,12 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_figures_of_the_results_stand_where_the_readme_points() -> None:
-    assert (ROOT / "docs" / "results" / "flywheel.json").exists()
+    result = json.loads((ROOT / "docs" / "results" / "flywheel.json").read_text())
+    assert not result["quick"]
+    for arm, turns in result["results"]["pooled"]["all unseen"].items():
+        for r in turns:
+            told = f"{r['rate_per_km']:.2f} [{r['rate_low']:.2f}, {r['rate_high']:.2f}]"
+            assert told in TEXT, (arm, told)
 
 
 def test_decisions_are_numbered_and_titled() -> None:
