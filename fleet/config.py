@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from jobs.context import Budget, GatePolicy, Settings
+from model.recipes import recipe
 from simulation.scenarios import BASE, UNSEEN
 from streams.contracts.clock import SECOND_NS
 from streams.rollouts import RolloutsConfig, Wave
@@ -72,7 +73,7 @@ def demo(seed: int) -> WheelConfig:
             base_seed=seed,
             seed=seed,
         ),
-        selection=_selection(clips=120),
+        selection=_selection(recipe("demo").clips_per_turn),
         triggers=_triggers("demo", start_clips=6),
         rollouts=_rollouts(km=(0.5, 1.0)),
     )
@@ -95,7 +96,7 @@ def quick(seed: int) -> WheelConfig:
             base_seed=seed,
             seed=seed,
         ),
-        selection=_selection(clips=12),
+        selection=_selection(recipe("quick").clips_per_turn),
         triggers=_triggers("quick", start_clips=1),
         # Eight vehicles: two arms of half the fleet each, so that neither is likely to be empty.
         rollouts=RolloutsConfig(
