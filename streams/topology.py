@@ -4,8 +4,13 @@ inside the process, which an engine fuses. Engines, tests and documents are made
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from streams.topics import BY_NAME
+
+Scope = Literal["partition", "fleet"]
+"""Where a stage's state lives. "partition": one state for each partition of its input, which moves with it; topics
+keyed by vehicle keep a vehicle in one of them. "fleet": one active instance over all partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +23,21 @@ class Node:
     key: str
     """What its state is kept by; equal keys must reach the same instance."""
     state: str
+    scope: Scope = "fleet"
     engine: str = "inline"
 
 
 TOPOLOGY: tuple[Node, ...] = (
     # In flow order: an edge inside the process is written above where it is read.
-    Node("dedup", ("fleet.events",), ("events.fresh",), "event", "ids of a day, at most 400,000"),
-    Node("tagging", ("events.fresh",), ("events.tagged",), "", "none"),
+    Node("dedup", ("fleet.events",), ("events.fresh",), "event", "ids of a day, at most 400,000", "partition"),
+    Node("tagging", ("events.fresh",), ("events.tagged",), "", "none", "partition"),
     Node(
         "novelty",
         ("events.tagged",),
         ("fleet.scenarios",),
         "embedding version, cell",
         "prototypes and recent distances; merges across partitions",
+        "partition",
     ),
     Node("selection", ("fleet.scenarios",), ("fleet.clip-requests",), "window", "candidates of the open window"),
     Node(
@@ -66,9 +73,11 @@ def topics_read(stages: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def problems(topology: tuple[Node, ...] = TOPOLOGY) -> list[str]:
-    """What is wrong with a table: stages named twice, edges without one writer above their reader, or unread."""
+    """What is wrong with a table: stages named twice, edges without one writer above their reader, or unread, or
+    from a stage of one scope to one of the other."""
     found: list[str] = []
     written: dict[str, str] = {}
+    scopes = {n.stage: n.scope for n in topology}
     read = {s for n in topology for s in n.reads}
     stages = [n.stage for n in topology]
     found += [
@@ -77,6 +86,11 @@ def problems(topology: tuple[Node, ...] = TOPOLOGY) -> list[str]:
     for node in topology:
         edges = [s for s in node.reads if s not in BY_NAME]
         found += [f"{node.stage} reads {s}, which nobody above it writes" for s in edges if s not in written]
+        found += [
+            f"{node.stage} ({node.scope}) reads {s} of {written[s]} ({scopes[written[s]]}): use a topic"
+            for s in edges
+            if s in written and scopes[written[s]] != node.scope
+        ]
         for stream in (s for s in node.writes if s not in BY_NAME):
             if stream in written:
                 found.append(f"{node.stage} and {written[stream]} both write {stream}")

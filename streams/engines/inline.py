@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from streams.contracts.clock import Clock
-from streams.contracts.codec import Message, Rejected, decode, encode
+from streams.engines.round import Counts, Round, States, in_order, of_scope
+from streams.engines.round import by_partition as split
 from streams.engines.snapshot import Snapshot, read_snapshot, write_snapshot
-from streams.stage import AnyStage, Content, Emit, Refused
-from streams.topics import BY_NAME, key_of
-from streams.topology import BY_STAGE, TOPOLOGY, topics_read
+from streams.stage import AnyStage, Content
+from streams.topology import topics_read
 from streams.transport.base import Positions, Record, Transport
-from streams.transport.dead_letter import send_to_dead_letters
 from streams.transport.messages import after
 
 
@@ -30,15 +28,6 @@ class ContentSink(Protocol):
 
 class NowhereToStore(ValueError):
     """A stage has contents to store and the engine was given no sink."""
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a stage did since the engine began."""
-
-    taken: int = 0
-    emitted: int = 0
-    refused: int = 0
 
 
 class InlineEngine:
@@ -60,18 +49,22 @@ class InlineEngine:
         state_dir: Path | None = None,
         group: str = "fleetwheel",
         limit: int = 500,
+        by_partition: bool = False,
     ) -> None:
-        """Raises ValueError for a stage that the topology does not have, StateUnreadable for a damaged file."""
-        named = {stage.name: stage for stage in stages}
-        unknown = sorted(set(named) - set(BY_STAGE))
-        if unknown:
-            raise ValueError(f"stages {unknown} are not in streams/topology.py: {sorted(BY_STAGE)}")
-        self._stages = [named[node.stage] for node in TOPOLOGY if node.stage in named]
+        """`by_partition`: stages of scope "partition" keep one state for each partition of their input, as the
+        distributed engines do.
+
+        Raises UnknownStage, StateUnreadable for a damaged file."""
+        self._stages = in_order(stages)
+        self._in_lanes = of_scope(self._stages, "partition") if by_partition else []
+        self._whole = of_scope(self._stages, "fleet") if by_partition else self._stages
         self._transport, self._clock, self._sink = transport, clock, sink
         self._group, self._limit = group, limit
-        self._topics = topics_read(tuple(named))
+        self._topics = topics_read(tuple(s.name for s in self._stages))
         self._file = state_dir / f"{group}.state" if state_dir else None
-        self.states: dict[str, Any] = {s.name: s.initial() for s in self._stages}
+        self.states: States = {s.name: s.initial() for s in self._whole}
+        self.lanes: dict[int, States] = {}
+        """States of scope "partition", by partition."""
         self.counts = {s.name: Counts() for s in self._stages}
         self._offsets: Positions = {}
         self._restore()
@@ -81,13 +74,10 @@ class InlineEngine:
         on a new engine, as this one's states are ahead of its offsets."""
         now_ns = self._clock.now_ns()
         records = self._transport.poll(self._group, self._topics, self._limit, timeout_s)
-        round_ = _Round(self._transport, now_ns)
-        for record in records:
-            round_.read(record)
-        for stage in self._stages:
-            self._run(stage, round_)
-        self._store(round_.contents)
-        round_.publish()
+        rounds = self._run(records, now_ns)
+        self._store([c for r in rounds for c in r.contents])
+        for topic, key, headers, value in (out for r in rounds for out in r.outgoing()):
+            self._transport.publish(topic, key, headers, value)
         self._commit(records)
         return len(records)
 
@@ -104,15 +94,25 @@ class InlineEngine:
         """Records not taken yet."""
         return self._transport.lag(self._group, self._topics)
 
-    def _run(self, stage: AnyStage, round_: _Round) -> None:
-        batch = [m for stream in BY_STAGE[stage.name].reads for m in round_.streams.get(stream, ())]
-        outcome = stage.step(self.states[stage.name], batch, round_.now_ns)
-        self.states[stage.name] = outcome.state
-        round_.take(stage.name, outcome.emits, outcome.refused, outcome.contents)
-        counts = self.counts[stage.name]
-        counts.taken += len(batch)
-        counts.emitted += len(outcome.emits)
-        counts.refused += len(outcome.refused)
+    def _run(self, records: Sequence[Record], now_ns: int) -> list[Round]:
+        whole = Round(now_ns)
+        if not self._in_lanes:
+            whole.read(records)
+        rounds = self._run_lanes(records, now_ns) if self._in_lanes else []
+        for lane in rounds:
+            whole.adopt(lane)
+        whole.run(self._whole, self.states, self.counts)
+        return [*rounds, whole]
+
+    def _run_lanes(self, records: Sequence[Record], now_ns: int) -> list[Round]:
+        taken = split(records)
+        rounds: list[Round] = []
+        for lane in sorted({*self.lanes, *taken}):
+            states = self.lanes.setdefault(lane, {s.name: s.initial() for s in self._in_lanes})
+            rounds.append(Round(now_ns))
+            rounds[-1].read(taken.get(lane, ()))
+            rounds[-1].run(self._in_lanes, states, self.counts)
+        return rounds
 
     def _store(self, contents: Sequence[Content]) -> None:
         for content in contents:
@@ -126,77 +126,28 @@ class InlineEngine:
         if self._file is not None:
             # What was published must be safe before the offsets move on.
             self._transport.flush()
-            dumps = {s.name: s.dump(self.states[s.name]) for s in self._stages}
-            write_snapshot(self._file, Snapshot(self._offsets, dumps))
+            write_snapshot(self._file, Snapshot(self._offsets, self._dumps()))
         if records:
             self._transport.commit(self._group, after(records))
+
+    def _dumps(self) -> dict[str, bytes]:
+        """By stage; of scope "partition" by "stage/partition"."""
+        dumps = {s.name: s.dump(self.states[s.name]) for s in self._whole}
+        for lane, states in self.lanes.items():
+            dumps |= {f"{s.name}/{lane}": s.dump(states[s.name]) for s in self._in_lanes}
+        return dumps
 
     def _restore(self) -> None:
         snapshot = read_snapshot(self._file) if self._file else None
         if snapshot is None:
             return
         self._offsets = snapshot.offsets
-        for stage in self._stages:
-            if stage.name in snapshot.states:
-                self.states[stage.name] = stage.load(snapshot.states[stage.name])
+        named = {s.name: s for s in self._stages}
+        for key, dump in snapshot.states.items():
+            name, _, lane = key.partition("/")
+            if lane and name in (s.name for s in self._in_lanes):
+                states = self.lanes.setdefault(int(lane), {s.name: s.initial() for s in self._in_lanes})
+                states[name] = named[name].load(dump)
+            elif not lane and name in self.states:
+                self.states[name] = named[name].load(dump)
         self._transport.seek(self._group, self._topics, self._offsets)
-
-
-class _Round:
-    """What one round has read and has to write."""
-
-    def __init__(self, transport: Transport, now_ns: int) -> None:
-        self.now_ns = now_ns
-        self.streams: dict[str, list[Message]] = {}
-        self.contents: list[Content] = []
-        self._transport = transport
-        self._out: list[tuple[str, Message, str]] = []
-        self._dead: list[tuple[Record, str, str]] = []
-        self._origin: dict[int, Record] = {}
-
-    def read(self, record: Record) -> None:
-        """Decode a record onto its stream; what cannot be decoded is a dead letter."""
-        try:
-            message = decode(record.headers, record.value, self.now_ns)
-        except Rejected as error:
-            self._dead.append((record, error.reason, error.detail))
-            return
-        if not isinstance(message, BY_NAME[record.topic].carries):
-            detail = f"{type(message).__name__} does not belong into {record.topic}"
-            self._dead.append((record, "misplaced", detail))
-            return
-        self._origin[id(message)] = record
-        self.streams.setdefault(record.topic, []).append(message)
-
-    def take(
-        self, stage: str, emits: Sequence[Emit], refused: Sequence[Refused], contents: Sequence[Content]
-    ) -> None:
-        """What a stage's step came to: edges stay in the process, topics go out."""
-        allowed = BY_STAGE[stage].writes
-        for emit in emits:
-            if emit.stream not in allowed:
-                raise ValueError(f"{stage} writes {allowed}, not {emit.stream!r}")
-            if emit.stream in BY_NAME:
-                self._out.append((emit.stream, emit.message, stage))
-            else:
-                self.streams.setdefault(emit.stream, []).append(emit.message)
-        self._dead += [(self._record_of(r.message), r.reason, f"{stage}: {r.detail}") for r in refused]
-        self.contents += contents
-
-    def publish(self) -> None:
-        """Everything out, in the order in which it came about."""
-        for stream, message, stage in self._out:
-            headers, value = encode(message, f"fleetwheel/{stage}")
-            key = key_of(BY_NAME[stream], message).encode()
-            self._transport.publish(stream, key, headers, value)
-        for record, reason, detail in self._dead:
-            send_to_dead_letters(self._transport, record, reason, detail, self.now_ns)
-
-    def _record_of(self, message: Message) -> Record:
-        """The record that a message came in; one that waited in a stage's state is written anew."""
-        known = self._origin.get(id(message))
-        if known is not None:
-            return known
-        headers, value = encode(message)
-        topic = next(t for t in BY_NAME.values() if isinstance(message, t.carries))
-        return Record(topic.name, 0, 0, key_of(topic, message).encode(), headers, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.contracts.codec import Rejected, decode, encode
+from streams.contracts.codec import Headers, Rejected, decode, encode
 from streams.contracts.dead_letter import DeadLetter
 from streams.topics import DEAD_LETTER
 from streams.transport.base import Record, Transport, TransportError
@@ -16,8 +16,12 @@ class NoSuchLetter(TransportError):
 
 def send_to_dead_letters(transport: Transport, record: Record, reason: str, detail: str, now_ns: int) -> None:
     """Keep a refused record, whole. Raises as publish does."""
-    headers, value = encode(_letter(record, reason, detail, now_ns))
-    transport.publish(DEAD_LETTER, record.topic.encode(), headers, value)
+    transport.publish(DEAD_LETTER, record.topic.encode(), *encode_letter(record, reason, detail, now_ns))
+
+
+def encode_letter(record: Record, reason: str, detail: str, now_ns: int) -> tuple[Headers, bytes]:
+    """Headers and value of the letter about a refused record; its key is the record's topic."""
+    return encode(_letter(record, reason, detail, now_ns))
 
 
 def list_letters(transport: Transport, now_ns: int) -> list[DeadLetter]:

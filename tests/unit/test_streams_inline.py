@@ -11,6 +11,7 @@ from streams.archive import Archive
 from streams.contracts.clips import CHUNK_BYTES, ArchivedClip, ClipChunk, ClipRequest
 from streams.contracts.clock import SECOND_NS, VirtualClock
 from streams.contracts.codec import Message
+from streams.contracts.drive import TriggerEvent
 from streams.contracts.ids import sha256_hex
 from streams.contracts.jobs import JobRequested
 from streams.contracts.releases import Rollout
@@ -24,7 +25,7 @@ from streams.stage import AnyStage, Emit, Outcome
 from streams.state import StateUnreadable
 from streams.tagging import Tagging
 from streams.transport.base import Transport
-from streams.transport.memory import MemoryTransport
+from streams.transport.memory import MemoryTransport, partition_of
 from streams.transport.messages import Inbox, send
 from streams.triggers import Triggers, TriggersConfig
 from tests.samples import T0, embedding_of, event, finished, release, request
@@ -63,7 +64,7 @@ def engine_over(transport: Transport, clock: VirtualClock, sink: Sink, **options
     return InlineEngine(transport, stages(), clock, sink=sink, **options)
 
 
-def events(count: int) -> list[Message]:
+def events(count: int) -> list[TriggerEvent]:
     return [event(i, f"car-{i % 4}", embedding=embedding_of([i % 5 + 1, 1, i % 3])) for i in range(count)]
 
 
@@ -221,3 +222,31 @@ def test_a_part_of_the_flow_runs_alone_and_counts() -> None:
     assert engine.run_until_idle() == 7 and engine.lag() == 0
     assert (engine.counts["dedup"].taken, engine.counts["dedup"].emitted) == (7, 5)
     assert len(everything(transport, "fleet.scenarios", START)) == 5
+
+
+def lanes_engine(transport: Transport, clock: VirtualClock, folder: Path | None = None) -> InlineEngine:
+    stages: list[AnyStage] = [Dedup(), Tagging(), NoveltyStage(NoveltyConfig(block=4)), Selection()]
+    return InlineEngine(transport, stages, clock, state_dir=folder, limit=9, by_partition=True)
+
+
+def test_by_partition_each_partition_is_alone_with_its_state(tmp_path: Path) -> None:
+    """One engine over all partitions says what one engine for each partition says together."""
+    together, clock = MemoryTransport(), VirtualClock(START)
+    for e in [*events(60), *events(20)]:
+        send(together, "fleet.events", e)
+    engine = lanes_engine(together, clock, tmp_path)
+    while engine.lag():
+        engine.step()
+        together.restart("fleetwheel")
+        engine = lanes_engine(together, clock, tmp_path)
+    assert len(engine.lanes) > 1 and set(engine.states) == {"selection"}
+    apart: list[Message] = []
+    for lane in engine.lanes:
+        alone = MemoryTransport()
+        for e in [*events(60), *events(20)]:
+            if partition_of(e.vehicle.encode(), 8) == lane:
+                send(alone, "fleet.events", e)
+        InlineEngine(alone, [Dedup(), Tagging(), NoveltyStage(NoveltyConfig(block=4))], clock).run_until_idle()
+        apart += everything(alone, "fleet.scenarios", START)
+    assert len(apart) == 60
+    assert sorted(map(str, everything(together, "fleet.scenarios", START))) == sorted(map(str, apart))

@@ -39,6 +39,13 @@ def test_the_table_holds_together() -> None:
             ),
             "a both write",
         ),
+        (
+            (
+                Node("a", (), ("x.y",), "", "", "partition"),
+                Node("b", ("x.y",), (), "", "", "fleet"),
+            ),
+            "use a topic",
+        ),
         ((Node("a", (), (), "", ""), Node("a", (), (), "", "")), "stands 2 times"),
     ],
 )
