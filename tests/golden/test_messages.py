@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import pytest
 
 from streams.contracts.codec import MESSAGES as TYPES
-from streams.contracts.codec import Message, decode, encode, type_of
+from streams.contracts.codec import decode, encode, type_of
+from tests.golden.matrix import read
 from tests.golden.regenerate import MESSAGES, golden_bytes, golden_path
 from tests.samples import SAMPLES, T0
 
 HINT = "run `python -m tests.golden.regenerate` and review the diff"
-
-
-def read(path: Path) -> Message:
-    record = msgspec.json.decode(path.read_bytes())
-    headers = tuple((name, text.encode()) for name, text in record["headers"].items())
-    return decode(headers, record["value"].encode(), T0)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
