@@ -77,8 +77,7 @@ class KafkaTransport:
     def __init__(self, config: KafkaConfig) -> None:
         """Connects and makes the topics that are missing. Raises ConnectionFailed within seconds."""
         self.config = config
-        self._admin = AdminClient(self._settings({}), logger=_log)
-        self._connect()
+        self._admin = connect(config)
         self._create_topics()
         self._producer = self._new_producer()
         self._in_transaction = False
@@ -183,17 +182,6 @@ class KafkaTransport:
 
     # --- topics
 
-    def _connect(self) -> None:
-        if not re.fullmatch(r"[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*", self.config.bootstrap):
-            raise ConnectionFailed(f"{self.config.bootstrap!r} is not HOST:PORT")
-        try:
-            self._admin.list_topics(timeout=self.config.connect_s)
-        except KafkaException as error:
-            raise ConnectionFailed(
-                f"no Kafka broker answers at {self.config.bootstrap} within {self.config.connect_s:g} s: "
-                f"start one (make kafka) or name another ({error.args[0].str()})"
-            ) from error
-
     def _create_topics(self) -> None:
         wanted = [self._new_topic(t) for t in TOPICS]
         for name, made in self._admin.create_topics(wanted, operation_timeout=self.config.timeout_s).items():
@@ -205,23 +193,18 @@ class KafkaTransport:
         self._await_topics()
 
     def _new_topic(self, topic: Topic) -> NewTopic:
-        settings = {
-            "retention.ms": str(topic.retention_ms),
-            "cleanup.policy": "compact" if topic.compacted else "delete",
-            "max.message.bytes": str(topic.max_bytes + _BATCH_OVERHEAD),
-        }
         return NewTopic(
             self.config.prefix + topic.name,
             num_partitions=topic.partitions,
             replication_factor=self.config.replication,
-            config=settings,
+            config=topic_settings(topic),
         )
 
     def _await_topics(self) -> None:
         """A topic that was just made may have no leader yet, and its offsets cannot be asked for."""
         ends = time.monotonic() + self.config.timeout_s
         while True:
-            known = _call(lambda: self._admin.list_topics(timeout=self.config.timeout_s)).topics
+            known = call(lambda: self._admin.list_topics(timeout=self.config.timeout_s)).topics
             found = [known.get(self.config.prefix + t.name) for t in TOPICS]
             if all(t and t.partitions and all(p.leader >= 0 for p in t.partitions.values()) for t in found):
                 return
@@ -233,7 +216,7 @@ class KafkaTransport:
         return [(t, p) for t in topics for p in range(topic_of(t).partitions)]
 
     def _result(self, future: Future[ListOffsetsResultInfo]) -> int:
-        return int(_call(lambda: future.result(timeout=self.config.timeout_s)).offset)
+        return int(call(lambda: future.result(timeout=self.config.timeout_s)).offset)
 
     def _bare(self, topic: str) -> str:
         return topic.removeprefix(self.config.prefix)
@@ -260,7 +243,7 @@ class KafkaTransport:
 
     def _begin(self) -> None:
         if self.config.transactional_id and not self._in_transaction:
-            _call(self._producer.begin_transaction)
+            call(self._producer.begin_transaction)
             self._in_transaction = True
 
     def _commit_transaction(self, group: str | None, positions: Mapping[Position, int]) -> None:
@@ -278,7 +261,7 @@ class KafkaTransport:
         except KafkaException as error:
             named = _named(error)
             if not isinstance(named, Fenced):
-                _call(lambda: self._producer.abort_transaction(self.config.timeout_s))
+                call(lambda: self._producer.abort_transaction(self.config.timeout_s))
             raise named from error
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
@@ -301,7 +284,7 @@ class KafkaTransport:
             TopicPartition(self.config.prefix + t, p, positions.get((t, p), OFFSET_BEGINNING))
             for t, p in self._partitions(topics)
         ]
-        _call(lambda: consumer.assign(start))
+        call(lambda: consumer.assign(start))
         return _Reader(consumer, tuple(topics), positions)
 
     def _committed(self, consumer: Consumer, topics: Sequence[str]) -> Positions:
@@ -314,7 +297,7 @@ class KafkaTransport:
         ends = time.monotonic() + self.config.timeout_s
         while True:
             try:
-                return _call(action)
+                return call(action)
             except Retry:
                 if time.monotonic() > ends:
                     raise
@@ -338,7 +321,7 @@ class KafkaTransport:
 
     def _take(self, reader: _Reader, limit: int, timeout_s: float) -> list[Record]:
         records: list[Record] = []
-        for message in _call(lambda: reader.consumer.consume(limit, timeout_s)) if limit > 0 else ():
+        for message in call(lambda: reader.consumer.consume(limit, timeout_s)) if limit > 0 else ():
             error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise Retry(f"{message.topic()}: {error.str()}")
@@ -358,7 +341,35 @@ class KafkaTransport:
         return [TopicPartition(self.config.prefix + t, p, offset) for (t, p), offset in sorted(positions.items())]
 
     def _settings(self, settings: Settings) -> Settings:
-        return {"bootstrap.servers": self.config.bootstrap, **settings, **self.config.options}
+        return _client_settings(self.config, settings)
+
+
+def connect(config: KafkaConfig) -> AdminClient:
+    """An administrator's client. Raises ConnectionFailed within seconds, naming the address."""
+    if not re.fullmatch(r"[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*", config.bootstrap):
+        raise ConnectionFailed(f"{config.bootstrap!r} is not HOST:PORT")
+    admin = AdminClient(_client_settings(config, {}), logger=_log)
+    try:
+        admin.list_topics(timeout=config.connect_s)
+    except KafkaException as error:
+        raise ConnectionFailed(
+            f"no Kafka broker answers at {config.bootstrap} within {config.connect_s:g} s: "
+            f"start one (make kafka) or name another ({error.args[0].str()})"
+        ) from error
+    return admin
+
+
+def topic_settings(topic: Topic) -> dict[str, str]:
+    """The broker's settings of a topic of the table."""
+    return {
+        "retention.ms": str(topic.retention_ms),
+        "cleanup.policy": "compact" if topic.compacted else "delete",
+        "max.message.bytes": str(topic.max_bytes + _BATCH_OVERHEAD),
+    }
+
+
+def _client_settings(config: KafkaConfig, settings: Settings) -> Settings:
+    return {"bootstrap.servers": config.bootstrap, **settings, **config.options}
 
 
 def _record(topic: str, partition: int, offset: int, message: Message) -> Record:
@@ -383,7 +394,7 @@ def _bytes(value: str | bytes | None) -> bytes:
     return value.encode() if isinstance(value, str) else value or b""
 
 
-def _call(action: Callable[[], _RESULT]) -> _RESULT:
+def call(action: Callable[[], _RESULT]) -> _RESULT:
     """The client's errors under our names."""
     try:
         return action()
