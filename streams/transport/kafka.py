@@ -98,7 +98,7 @@ class KafkaTransport:
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as error:
-                raise _named(error) from error
+                raise named(error) from error
 
     def flush(self) -> None:
         """In a transaction: commit it."""
@@ -259,10 +259,10 @@ class KafkaTransport:
                 )
             self._producer.commit_transaction(self.config.timeout_s)
         except KafkaException as error:
-            named = _named(error)
-            if not isinstance(named, Fenced):
+            failure = named(error)
+            if not isinstance(failure, Fenced):
                 call(lambda: self._producer.abort_transaction(self.config.timeout_s))
-            raise named from error
+            raise failure from error
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
@@ -341,14 +341,14 @@ class KafkaTransport:
         return [TopicPartition(self.config.prefix + t, p, offset) for (t, p), offset in sorted(positions.items())]
 
     def _settings(self, settings: Settings) -> Settings:
-        return _client_settings(self.config, settings)
+        return client_settings(self.config, settings)
 
 
 def connect(config: KafkaConfig) -> AdminClient:
     """An administrator's client. Raises ConnectionFailed within seconds, naming the address."""
     if not re.fullmatch(r"[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*", config.bootstrap):
         raise ConnectionFailed(f"{config.bootstrap!r} is not HOST:PORT")
-    admin = AdminClient(_client_settings(config, {}), logger=_log)
+    admin = AdminClient(client_settings(config, {}), logger=_log)
     try:
         admin.list_topics(timeout=config.connect_s)
     except KafkaException as error:
@@ -368,7 +368,8 @@ def topic_settings(topic: Topic) -> dict[str, str]:
     }
 
 
-def _client_settings(config: KafkaConfig, settings: Settings) -> Settings:
+def client_settings(config: KafkaConfig, settings: Settings) -> Settings:
+    """For a client of librdkafka: ours, then the user's."""
     return {"bootstrap.servers": config.bootstrap, **settings, **config.options}
 
 
@@ -399,10 +400,11 @@ def call(action: Callable[[], _RESULT]) -> _RESULT:
     try:
         return action()
     except KafkaException as error:
-        raise _named(error) from error
+        raise named(error) from error
 
 
-def _named(error: KafkaException) -> TransportError:
+def named(error: KafkaException) -> TransportError:
+    """The client's error by the reaction that it asks for."""
     cause = error.args[0]
     fenced = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
     if cause.code() in fenced:
