@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from fleet.streams import app as streams
+
 PACKAGES = ("streams", "jobs", "model", "simulation", "edge", "registry", "monitoring", "fleet")
 EXIT_FAILED, EXIT_BUG, EXIT_INTERRUPTED = 1, 70, 130
 
@@ -113,6 +115,7 @@ dead_letters = typer.Typer(
     name="dead-letters", help="What was refused: list, show, replay.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(dead_letters)
+app.add_typer(streams)
 
 Broker = Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="The broker.")]
 

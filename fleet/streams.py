@@ -1,0 +1,105 @@
+"""`fleet streams`: run stages on an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+ENGINES: dict[str, str] = {"batch": "fleet.run_batch:run"}
+"""Engine -> "module:function"; the function takes RunOptions and returns when it was stopped. Modules are imported
+only when their engine is asked for: each has its own libraries."""
+
+app = typer.Typer(
+    name="streams", help="Run the stages of the streams.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+class UnknownEngine(ValueError):
+    """No engine of that name, or its libraries are not installed."""
+
+
+class BadOption(ValueError):
+    """A --set that is not NAME=VALUE."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What `fleet streams run` was asked for."""
+
+    engine: str
+    stages: tuple[str, ...]
+    kafka: str
+    prefix: str
+    group: str
+    instance: str
+    store: str
+    settings: dict[str, str]
+    """Of the engine or its client: NAME=VALUE."""
+    idle_s: float | None
+    """Stop after so long without a record; None: run until stopped."""
+
+
+@app.command(
+    epilog="Examples:  fleet streams run --kafka 127.0.0.1:9092  |  "
+    "fleet streams run --engine batch --stages dedup,tagging,novelty --kafka HOST:9092 --instance a"
+)
+def run(
+    kafka: Annotated[str, typer.Option(metavar="HOST:PORT", help="The broker.")],
+    engine: Annotated[str, typer.Option(help=f"One of: {', '.join(ENGINES)}.")] = "batch",
+    stages: Annotated[
+        str, typer.Option(help="Stages, comma-separated, as in streams/topology.py.")
+    ] = "dedup,tagging,novelty,selection",
+    prefix: Annotated[str, typer.Option(help="Before every topic and group: several fleets on one broker.")] = "",
+    group: Annotated[str, typer.Option(help="Consumer group; what it has done is kept under this name.")] = "",
+    instance: Annotated[
+        str, typer.Option(help="Name of this process among its group's: it takes its place back after a restart.")
+    ] = "",
+    store: Annotated[str, typer.Option(help="Folder or URL of the clip store (stage archive).")] = "runs/store",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the client or engine.")
+    ] = None,
+    idle: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so long without a record.")
+    ] = None,
+) -> None:
+    """Run stages on an engine until Ctrl-C or SIGTERM.
+
+    Stages of scope "partition" (dedup, tagging, novelty) alone: start as many processes as there are partitions,
+    they share the work. With a stage of scope "fleet" (selection and what follows): one process does all; a second
+    one takes its place.
+    """
+    options = RunOptions(
+        engine=engine,
+        stages=tuple(s.strip() for s in stages.split(",") if s.strip()),
+        kafka=kafka,
+        prefix=prefix,
+        group=group or f"fleetwheel-{'-'.join(s.strip() for s in stages.split(',') if s.strip())}",
+        instance=instance,
+        store=store,
+        settings=dict(_setting(s) for s in settings or ()),
+        idle_s=idle,
+    )
+    runner(engine)(options)
+
+
+def runner(engine: str) -> Callable[[RunOptions], None]:
+    """The function that runs an engine. Raises UnknownEngine."""
+    if engine not in ENGINES:
+        raise UnknownEngine(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
+    module, _, function = ENGINES[engine].partition(":")
+    try:
+        found: Callable[[RunOptions], None] = getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise UnknownEngine(f"engine {engine!r} needs {error.name}, which is not installed here") from error
+    return found
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise BadOption(f"--set {text!r}: give NAME=VALUE, such as compression.type=lz4")
+    return name.strip(), value
