@@ -16,23 +16,25 @@ class StateUnreadable(ValueError):
 
 def pack(state: object) -> bytes:
     """The bytes of a state; equal states give equal bytes, in whatever order dictionaries and sets were filled."""
-    return msgspec.msgpack.encode(state, enc_hook=_encode_array, order="deterministic")
+    return msgspec.msgpack.encode(state, enc_hook=encode_array, order="deterministic")
 
 
 def unpack(data: bytes, state: type[State]) -> State:
     """The state that `pack` wrote. Raises StateUnreadable for other bytes."""
     try:
-        return msgspec.msgpack.decode(data, type=state, dec_hook=_decode_array)
+        return msgspec.msgpack.decode(data, type=state, dec_hook=decode_array)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise StateUnreadable(f"{len(data)} bytes are not a {state.__name__}: {error}") from error
 
 
-def _encode_array(value: object) -> object:
+def encode_array(value: object) -> object:
+    """msgspec's enc_hook for states."""
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, value.tobytes()
     raise NotImplementedError(f"{type(value).__name__} has no place in a state")
 
 
-def _decode_array(_kind: type, value: tuple[str, list[int], bytes]) -> object:
+def decode_array(_kind: type, value: tuple[str, list[int], bytes]) -> object:
+    """msgspec's dec_hook for states."""
     dtype, shape, data = value
     return np.frombuffer(data, np.dtype(dtype)).reshape(shape)
