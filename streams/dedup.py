@@ -6,6 +6,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +16,7 @@ from streams.contracts.drive import TriggerEvent
 from streams.stage import Emit, Outcome, Refused
 from streams.state import pack, unpack
 
+Named = TypeVar("Named")
 GENERATIONS = 8
 """An id is kept for at least (GENERATIONS - 1) / GENERATIONS of the window."""
 
@@ -38,6 +40,11 @@ class Seen(msgspec.Struct, frozen=True):
 
     def __len__(self) -> int:
         return sum(len(g.ids) for g in self.generations)
+
+    def fresh(self, named: dict[str, Named]) -> dict[str, Named]:
+        """Those whose id is not known, in their order; faster than asking for each."""
+        known = {name for g in self.generations for name in g.ids.keys() & named.keys()}
+        return {name: value for name, value in named.items() if name not in known} if known else named
 
     def checksum(self, name: str) -> int | None:
         """What was remembered with an id; None where it is not known."""

@@ -1,22 +1,21 @@
 """Novelty: how unlike the fleet's recent past an event is, as a p-value, so that the threshold is the false-alarm
 rate.
 
-For each cell, and for all cells together, a model holds a bounded set of prototypes (online k-centres after
-Charikar et al. 1997: the radius breathes so that the set stays full) and a bounded reservoir of the distances of
-recent events. An event's distance is the mean cosine distance to its k nearest predecessors, prototypes standing
-for as many as they weigh; its smoothed conformal p-value (Vovk, Gammerman, Shafer 2005) is its place among the
-recent distances. A slot of the reservoir is chosen by the hash of the event's id and overwritten, so the
-reservoir forgets and the p-value follows drift; what lag is left is taken out by a level that rises while too
-few events are called novel and falls while too many are (adaptive conformal inference, Gibbs and Candes 2021),
-which holds the long-run rate.
+For each cell, and for all cells together, a model holds a bounded set of prototypes and a bounded reservoir of
+the distances of recent events. An event's distance is the mean cosine distance to its k nearest predecessors,
+prototypes standing for as many as they weigh (prototypes.py); its p-value is its place among the recent
+distances, held to the false-alarm rate under drift (calibration.py). A cell judges by itself once it is mature;
+until then the model of all cells does, whose level follows what it is asked to judge, so that the rate also
+holds where cells have few events.
 
-A model learns in blocks of a fixed number of events and scores the events of a block against the blocks before, so
-the result does not depend on how an engine cuts the stream into batches.
+A model learns in blocks and scores the events of a block against the blocks before, so the result does not depend
+on how an engine cuts the stream into batches. A block ends when it is full or when unlikely many of it were novel:
+a new kind of event is known after a few.
 """
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,24 +24,35 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from streams.calibration import Hashes, conformal, even, hashes, levelled, next_level, unlikely_many
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message
 from streams.contracts.scenarios import Novelty, Scenario
 from streams.dedup import Seen
+from streams.prototypes import Floats, Near, Units, absorb, condense, cosine_distances, nearest, unit_vectors
 from streams.stage import Emit, Outcome
 from streams.state import pack, unpack
 
-Floats = NDArray[np.float32]
-Units = NDArray[np.int8]
-"""[B, D] unit vectors times 127. Their dot products are whole numbers below 2^24, so float32 sums are exact and
-no batch size, thread or BLAS changes a distance."""
+__all__ = [
+    "EVERYWHERE",
+    "Model",
+    "NoveltyConfig",
+    "NoveltyStage",
+    "NoveltyState",
+    "cosine_distances",
+    "unit_vectors",
+]
+
+Bools = NDArray[np.bool_]
+Index = NDArray[np.intp]
 EVERYWHERE = ""
 """The "cell" of the model over all cells."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoveltyConfig:
-    """Sizes are bounds: memory is at most versions x (cells + 1) x (prototypes x dimension + reservoir) floats."""
+    """Sizes are bounds: memory is at most versions x (cells + 1) x (prototypes + longest block) x dimension bytes,
+    and 12 bytes for each place of a reservoir."""
 
     false_alarm_rate: float = 0.05
     nearest: int = 4
@@ -50,13 +60,19 @@ class NoveltyConfig:
     prototypes: int = 64
     reservoir: int = 512
     block: int = 32
-    """Events after which a model learns."""
+    """Events after which a young model learns; an older one after an eighth of what it has seen, at most
+    `longest_block`."""
+    longest_block: int = 256
     mature: int = 64
     """Distances a cell's reservoir must hold before the cell judges by itself; until then all cells do."""
     adaption: float = 0.05
     """Step of the level for each event, as a share of the false-alarm rate; 0 trusts the reservoir alone."""
-    fading: float = 0.995
-    """Weight of a prototype after each block."""
+    lowest: float = -1.0
+    """Least level, in false-alarm rates: how much of a burst of alarms is made up for by silence after it."""
+    thin: int = 4
+    """The model of all cells is shown one in so many of the events that a mature cell judges, and all others."""
+    remembered: float = 6400.0
+    """Events of a cell after which a prototype has faded to 1/e of its weight."""
     cells: int = 128
     versions: int = 4
     seen_ids: int = 100_000
@@ -79,10 +95,21 @@ class Model(msgspec.Struct, frozen=True):
     """[R] event times of those."""
     pending: Units
     """[n, D] the block that is being filled."""
-    pending_ids: tuple[str, ...] = ()
-    pending_distances: tuple[float, ...] = ()
-    pending_ns: tuple[int, ...] = ()
+    pending_hashes: Hashes
+    """[n]."""
+    pending_distances: Floats
+    """[n], NaN where too little was known."""
+    pending_who: NDArray[np.int32]
+    """[n] the nearest prototype of each."""
+    pending_gaps: Floats
+    """[n] cosine distance to it."""
+    pending_ns: NDArray[np.int64]
+    """[n]."""
+    pending_judged: int = 0
+    """Of the block, those whose verdict was this model's."""
     pending_novel: int = 0
+    events: int = 0
+    """Number of events learned from."""
     used_ns: int = 0
     """Time of the newest event."""
 
@@ -95,10 +122,40 @@ class NoveltyState(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class _Score:
-    distance: float
-    p_value: float
-    known: int
+class _Rows:
+    """Events of one embedding version, as columns."""
+
+    units: Units
+    hashes: Hashes
+    ties: NDArray[np.float64]
+    times_ns: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def take(self, rows: Index | slice) -> _Rows:
+        return _Rows(self.units[rows], self.hashes[rows], self.ties[rows], self.times_ns[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdicts:
+    """What one model says, as columns: one row an event."""
+
+    distances: Floats
+    """NaN where too little is known."""
+    p_values: NDArray[np.float64]
+    known: NDArray[np.int64]
+    """Distances in the reservoir then."""
+    mine: Bools
+    """Whether the verdict is this model's to give."""
+
+    def take(self, rows: Index | slice) -> _Verdicts:
+        return _Verdicts(self.distances[rows], self.p_values[rows], self.known[rows], self.mine[rows])
+
+    def put(self, rows: Index | slice, other: _Verdicts) -> None:
+        """Overwrite rows by another's verdicts."""
+        self.distances[rows], self.p_values[rows] = other.distances, other.p_values
+        self.known[rows], self.mine[rows] = other.known, other.mine
 
 
 class NoveltyStage:
@@ -115,16 +172,15 @@ class NoveltyStage:
 
     def step(self, state: NoveltyState, batch: Sequence[Message], now_ns: int) -> Outcome[NoveltyState]:
         """Score the scenarios that were not seen before, grouped by model; they leave in the order they came."""
-        fresh = {s.event.event_id: s for s in batch if isinstance(s, Scenario)}
-        fresh = {name: s for name, s in fresh.items() if name not in state.seen}
+        fresh = state.seen.fresh({s.event.event_id: s for s in batch if isinstance(s, Scenario)})
         models = dict(state.models)
-        scored: dict[str, Novelty] = {}
+        told: dict[str, Novelty] = {}
         for key, group in _by_model(fresh.values()).items():
             models = self._room_for(models, key)
             models[key], novelties = self._score_group(models.get(key, {}), group)
-            scored |= novelties
+            told |= zip((s.event.event_id for s in group), novelties, strict=True)
         seen = state.seen.remember(dict.fromkeys(fresh, 0), now_ns)
-        emits = (Emit("fleet.scenarios", replace(s, novelty=scored.get(n, _UNKNOWN))) for n, s in fresh.items())
+        emits = [Emit("fleet.scenarios", replace(s, novelty=told.get(n, _UNKNOWN))) for n, s in fresh.items()]
         return Outcome(NoveltyState(seen, models), tuple(emits))
 
     def merge(self, a: NoveltyState, b: NoveltyState) -> NoveltyState:
@@ -154,93 +210,123 @@ class NoveltyStage:
 
     def _score_group(
         self, cells: dict[str, Model], group: list[Scenario]
-    ) -> tuple[dict[str, Model], dict[str, Novelty]]:
+    ) -> tuple[dict[str, Model], list[Novelty]]:
         """Scenarios of one embedding version, in order."""
-        cells = dict(cells)
-        units = unit_vectors([s.event.embedding for s in group])
-        ids = [s.event.event_id for s in group]
-        times = [s.event.time_ns for s in group]
-        everywhere = cells.get(EVERYWHERE) or self._empty(units.shape[1])
-        cells[EVERYWHERE], overall = self._pass(everywhere, units, ids, times)
-        local: dict[int, _Score] = {}
-        for cell, rows in _rows_by_cell(group).items():
-            if cell not in cells and len(cells) > self.config.cells:
-                continue
-            model = cells.get(cell) or self._empty(units.shape[1])
-            here = units[rows], [ids[r] for r in rows], [times[r] for r in rows]
-            cells[cell], scores = self._pass(model, *here)
-            local |= dict(zip(rows, scores, strict=True))
-        told = {s.event.event_id: self._tell(s.cell, local.get(i), overall[i]) for i, s in enumerate(group)}
-        return cells, told
+        cells, rows, verdicts = dict(cells), _rows(group), _nothing(len(group))
+        for cell, here in _rows_by_cell(group).items():
+            if cell in cells or len(cells) - (EVERYWHERE in cells) < self.config.cells:
+                cells[cell], local = self._pass(cells.get(cell), rows.take(here), None)
+                verdicts.put(here, local)
+        mature = verdicts.mine.copy()
+        shown = np.flatnonzero(~mature | (even(rows.hashes ^ _THIN) * self.config.thin < 1))
+        if len(shown):
+            cells[EVERYWHERE], overall = self._pass(cells.get(EVERYWHERE), rows.take(shown), ~mature[shown])
+            asked = np.flatnonzero(~mature[shown])
+            verdicts.put(shown[asked], overall.take(asked))
+        return cells, self._tell(group, verdicts, mature)
 
-    def _pass(self, model: Model, units: Units, ids: list[str], times: list[int]) -> tuple[Model, list[_Score]]:
-        """Score rows against the model; learn whenever a block is full."""
-        scores: list[_Score] = []
+    def _pass(self, model: Model | None, rows: _Rows, asked: Bools | None) -> tuple[Model, _Verdicts]:
+        """Score rows against the model; learn whenever a block ends. `asked`: whose verdict is this model's; None
+        for a cell's, which gives all verdicts once it is mature."""
+        model = model or self._empty(rows.units.shape[1])
+        said = _nothing(len(rows))
         start = 0
-        while start < len(ids):
-            end = min(len(ids), start + self.config.block - len(model.pending_ids))
-            part = self._score(model, units[start:end], ids[start:end])
-            scores += part
-            model = replace(
-                model,
-                pending=np.concatenate([model.pending, units[start:end]]),
-                pending_ids=(*model.pending_ids, *ids[start:end]),
-                pending_distances=(*model.pending_distances, *(s.distance for s in part)),
-                pending_ns=(*model.pending_ns, *times[start:end]),
-                pending_novel=model.pending_novel + sum(s.p_value <= self.config.false_alarm_rate for s in part),
-                used_ns=max(model.used_ns, *times[start:end]),
-            )
-            if len(model.pending_ids) >= self.config.block:
-                model = self._learn(model)
-            start = end
-        return model, scores
+        while start < len(rows):
+            block = slice(start, start + self._block(model) - len(model.pending))
+            here = rows.take(block)
+            near = self._near(model, here)
+            verdicts = self._judge(model, here, near, None if asked is None else asked[block])
+            size = self._end(model, verdicts)
+            first = slice(0, size)
+            said.put(slice(start, start + size), verdicts.take(first))
+            model = self._learned(self._held(model, here.take(first), near.take(first), verdicts.take(first)))
+            start += size
+        return model, said
 
-    def _score(self, model: Model, units: Units, ids: list[str]) -> list[_Score]:
+    def _near(self, model: Model, rows: _Rows) -> Near:
+        return nearest(rows.units, model.prototypes, model.weights, self.config.nearest)
+
+    def _judge(self, model: Model, rows: _Rows, near: Near, asked: Bools | None) -> _Verdicts:
+        """Rows against what the model has learned."""
         recent = np.sort(model.distances[~np.isnan(model.distances)])
-        if model.weights.sum() < self.config.nearest:
-            return [_Score(float("nan"), 1.0, len(recent)) for _ in ids]
-        distances = mean_nearest(units, model.prototypes, model.weights, self.config.nearest)
-        above = len(recent) - np.searchsorted(recent, distances, side="right")
-        at_least = len(recent) - np.searchsorted(recent, distances, side="left")
-        ties = np.array([_unit_hash("tie", name) for name in ids])
-        raw = (above + ties * (at_least - above + 1)) / (len(recent) + 1)
-        p = levelled(raw, model.level, self.config.false_alarm_rate)
-        return [_Score(float(d), float(v), len(recent)) for d, v in zip(distances, p, strict=True)]
+        verdicts = _nothing(len(rows))
+        verdicts.known[:] = len(recent)
+        if model.weights.sum() >= self.config.nearest:
+            raw = conformal(near.distances, recent, rows.ties)
+            verdicts.distances[:] = near.distances
+            verdicts.p_values[:] = levelled(raw, model.level, self.config.false_alarm_rate)
+            verdicts.mine[:] = len(recent) >= self.config.mature if asked is None else asked
+        return verdicts
 
-    def _learn(self, model: Model) -> Model:
-        """Take the full block into the prototypes and the reservoir; the order within the block is forgotten."""
-        order = sorted(range(len(model.pending_ids)), key=lambda i: zlib.crc32(model.pending_ids[i].encode()))
-        prototypes, weights, radius = self._absorb(model, model.pending[order])
+    def _block(self, model: Model) -> int:
+        """Events after which the model learns."""
+        return max(self.config.block, min(model.events // 8, self.config.longest_block))
+
+    def _most_novel(self, model: Model) -> int:
+        """Novel events after which it learns at once."""
+        return unlikely_many(self.config.false_alarm_rate, self._block(model))
+
+    def _end(self, model: Model, verdicts: _Verdicts) -> int:
+        """Rows until the block ends: all, or those until unlikely many were novel."""
+        novel = model.pending_novel + np.cumsum(self._novel(verdicts))
+        return min(len(novel), int(np.searchsorted(novel, self._most_novel(model))) + 1)
+
+    def _novel(self, verdicts: _Verdicts) -> Bools:
+        return np.asarray(verdicts.mine & (verdicts.p_values <= self.config.false_alarm_rate))
+
+    def _held(self, model: Model, rows: _Rows, near: Near, verdicts: _Verdicts) -> Model:
+        """With rows added to the block."""
+        return replace(
+            model,
+            pending=np.concatenate([model.pending, rows.units]),
+            pending_hashes=np.concatenate([model.pending_hashes, rows.hashes]),
+            pending_distances=np.concatenate([model.pending_distances, verdicts.distances]),
+            pending_who=np.concatenate([model.pending_who, near.who]),
+            pending_gaps=np.concatenate([model.pending_gaps, near.gaps]),
+            pending_ns=np.concatenate([model.pending_ns, rows.times_ns]),
+            pending_judged=model.pending_judged + int(verdicts.mine.sum()),
+            pending_novel=model.pending_novel + int(self._novel(verdicts).sum()),
+            used_ns=max(model.used_ns, int(rows.times_ns.max())),
+        )
+
+    def _learned(self, model: Model) -> Model:
+        """A block that has ended goes into prototypes, reservoir and level; the order within it is forgotten."""
+        if len(model.pending) < self._block(model) and model.pending_novel < self._most_novel(model):
+            return model
+        prototypes, weights, radius = self._absorbed(model)
+        distances, taken_ns = self._remembered(model)
+        return replace(
+            self._empty(model.pending.shape[1]),
+            prototypes=prototypes,
+            weights=weights,
+            radius=radius,
+            level=self._next_level(model),
+            distances=distances,
+            taken_ns=taken_ns,
+            events=model.events + len(model.pending),
+            used_ns=model.used_ns,
+        )
+
+    def _absorbed(self, model: Model) -> tuple[Units, Floats, float]:
+        size = len(model.pending)
+        weights = model.weights * np.float32(math.exp(-size / self.config.remembered))
+        radius = model.radius * math.exp(-size / BREATH)
+        near = Near(model.pending_distances, model.pending_who, model.pending_gaps)
+        return absorb(model.prototypes, weights, radius, model.pending, near, self.config.prototypes)
+
+    def _remembered(self, model: Model) -> tuple[Floats, NDArray[np.int64]]:
+        """The reservoir with the block's distances; of two for one slot, the one with the larger hash stays."""
         distances, taken_ns = model.distances.copy(), model.taken_ns.copy()
-        for i in order:
-            slot = zlib.crc32(model.pending_ids[i].encode()) % len(distances)
-            if not np.isnan(model.pending_distances[i]):
-                distances[slot], taken_ns[slot] = model.pending_distances[i], model.pending_ns[i]
-        empty = np.zeros((0, prototypes.shape[1]), np.int8)
-        level = self._next_level(model)
-        return Model(prototypes, weights, radius, level, distances, taken_ns, empty, used_ns=model.used_ns)
+        order = np.argsort(model.pending_hashes, kind="stable")
+        order = order[~np.isnan(model.pending_distances[order])]
+        slots = model.pending_hashes[order] % len(distances)
+        distances[slots], taken_ns[slots] = model.pending_distances[order], model.pending_ns[order]
+        return distances, taken_ns
 
     def _next_level(self, model: Model) -> float:
-        alpha, number = self.config.false_alarm_rate, len(model.pending_ids)
-        level = model.level + self.config.adaption * alpha * (alpha * number - model.pending_novel)
-        return min(max(level, alpha / 20), 4 * alpha)
-
-    def _absorb(self, model: Model, block: Units) -> tuple[Units, Floats, float]:
-        """Near events pull their prototype, far ones become prototypes, and the set is cut to its bound."""
-        prototypes, weights = model.prototypes, model.weights * np.float32(self.config.fading)
-        radius = model.radius * 0.98
-        far = np.ones(len(block), bool)
-        if len(prototypes):
-            distance = cosine_distances(block, prototypes)
-            nearest = distance.argmin(1)
-            far = distance[np.arange(len(block)), nearest] > radius
-            pulled, gained = prototypes * weights[:, None], np.zeros_like(weights)
-            np.add.at(pulled, nearest[~far], block[~far])
-            np.add.at(gained, nearest[~far], np.float32(1))
-            prototypes, weights = as_units(pulled), weights + gained
-        prototypes = np.concatenate([prototypes, block[far]])
-        weights = np.concatenate([weights, np.ones(far.sum(), np.float32)])
-        return condense(prototypes, weights, radius, self.config.prototypes)
+        c = self.config
+        judged, novel = model.pending_judged, model.pending_novel
+        return next_level(model.level, c.false_alarm_rate, judged, novel, c.adaption, c.lowest)
 
     def _merged(self, a: Model | None, b: Model | None) -> Model:
         if a is None or b is None:
@@ -256,117 +342,104 @@ class NoveltyStage:
             max(a.radius, b.radius),
             self.config.prototypes,
         )
-        taken_ns, level = np.maximum(a.taken_ns, b.taken_ns), (a.level + b.level) / 2
-        model = Model(prototypes, weights, radius, level, distances, taken_ns, a.pending[:0])
-        for part in sorted((a, b), key=lambda m: m.pending_ids):
-            model = self._refill(model, part)
-        return replace(model, used_ns=max(a.used_ns, b.used_ns))
-
-    def _refill(self, model: Model, part: Model) -> Model:
-        """Add another model's unfinished block."""
         model = replace(
-            model,
-            pending=np.concatenate([model.pending, part.pending]),
-            pending_ids=(*model.pending_ids, *part.pending_ids),
-            pending_distances=(*model.pending_distances, *part.pending_distances),
-            pending_ns=(*model.pending_ns, *part.pending_ns),
-            pending_novel=model.pending_novel + part.pending_novel,
+            self._empty(a.pending.shape[1]),
+            prototypes=prototypes,
+            weights=weights,
+            radius=radius,
+            level=(a.level + b.level) / 2,
+            distances=distances,
+            taken_ns=np.maximum(a.taken_ns, b.taken_ns),
+            events=a.events + b.events,
+            used_ns=max(a.used_ns, b.used_ns),
         )
-        return self._learn(model) if len(model.pending_ids) >= self.config.block else model
+        for part in sorted((a, b), key=lambda m: m.pending_hashes.tobytes()):
+            model = self._refilled(model, part)
+        return model
+
+    def _refilled(self, model: Model, part: Model) -> Model:
+        """With another model's unfinished block added, which lies anew among these prototypes."""
+        near = nearest(part.pending, model.prototypes, model.weights, self.config.nearest)
+        return self._learned(
+            replace(
+                model,
+                pending=np.concatenate([model.pending, part.pending]),
+                pending_hashes=np.concatenate([model.pending_hashes, part.pending_hashes]),
+                pending_distances=np.concatenate([model.pending_distances, part.pending_distances]),
+                pending_who=np.concatenate([model.pending_who, near.who]),
+                pending_gaps=np.concatenate([model.pending_gaps, near.gaps]),
+                pending_ns=np.concatenate([model.pending_ns, part.pending_ns]),
+                pending_judged=model.pending_judged + part.pending_judged,
+                pending_novel=model.pending_novel + part.pending_novel,
+            )
+        )
 
     def _empty(self, dimension: int) -> Model:
         none = np.zeros((0, dimension), np.int8)
+        floats, times_ns = np.zeros(0, np.float32), np.zeros(0, np.int64)
         reservoir = np.full(self.config.reservoir, np.nan, np.float32)
         taken_ns, level = np.zeros(self.config.reservoir, np.int64), self.config.false_alarm_rate
-        return Model(none, np.zeros(0, np.float32), 0.0, level, reservoir, taken_ns, none)
+        held = none, np.zeros(0, np.uint32), floats, np.zeros(0, np.int32), floats, times_ns
+        return Model(none, floats, 0.0, level, reservoir, taken_ns, *held)
 
-    def _tell(self, cell: str, here: _Score | None, overall: _Score) -> Novelty:
-        """The cell's own verdict once it is mature, before that the whole fleet's."""
-        alpha = self.config.false_alarm_rate
-        local = here is not None and here.known >= self.config.mature and not np.isnan(here.distance)
-        score = here if local and here is not None else overall
-        if np.isnan(score.distance):
-            return Novelty(0.0, 1.0, False, f"fewer than {self.config.nearest} events are known yet")
-        where = f"cell {cell}" if local else "all cells"
-        return Novelty(
-            distance=max(score.distance, 0.0),
-            p_value=min(max(score.p_value, 0.0), 1.0),
-            novel=score.p_value <= alpha,
-            explanation=f"distance {score.distance:.3f} to its {self.config.nearest} nearest in {where}, "
-            f"p = {score.p_value:.4f} among {score.known} recent; novel at or below {alpha:g}",
+    def _tell(self, group: list[Scenario], v: _Verdicts, mature: Bools) -> list[Novelty]:
+        """A verdict and its reason for each event: a mature cell's own, before that the whole fleet's."""
+        k, alpha = self.config.nearest, self.config.false_alarm_rate
+        young = Novelty(explanation=f"fewer than {k} events are known yet")
+        rest = f" recent; novel at or below {alpha:g}"
+        distances = np.nan_to_num(v.distances)
+        columns = (
+            distances.tolist(),
+            np.rint(distances * 1000).astype(np.intp).tolist(),
+            v.p_values.tolist(),
+            np.rint(v.p_values * 10_000).astype(np.intp).tolist(),
+            (v.p_values <= alpha).tolist(),
+            v.known.tolist(),
+            (mature.astype(np.intp) - np.isnan(v.distances)).tolist(),
+            group,
         )
+        told: list[Novelty] = []
+        for distance, d, p_value, p, novel, known, local, s in zip(*columns, strict=True):
+            if local < 0:
+                told.append(young)
+                continue
+            where = f"cell {s.cell}" if local else "all cells"
+            why = f"distance {_TO_3[d]} to its {k} nearest in {where}, p = {_TO_4[p]} among {known}{rest}"
+            told.append(Novelty(distance, p_value, novel, why))
+        return told
 
 
+BREATH = 1600.0
+"""Events after which the radius, if it lost nothing, has shrunk to 1/e."""
+_THIN = np.uint32(0x9E3779B9)
+"""Sets this use of an event's hash apart from others."""
 _UNKNOWN = Novelty(explanation="no embedding came with the event")
+_TO_3 = tuple(f"{i / 1000:.3f}" for i in range(2001))
+_TO_4 = tuple(f"{i / 10_000:.4f}" for i in range(10_001))
+"""Formatting a number takes longer than all else that is done for an event."""
 
 
-def levelled(raw: NDArray[np.float64], level: float, alpha: float) -> NDArray[np.float64]:
-    """P-values stretched so that what was `level` becomes `alpha`; 0 and 1 stay."""
-    low = raw * (alpha / level)
-    high = 1 - (1 - raw) * ((1 - alpha) / (1 - level))
-    return np.where(raw <= level, low, high)
+def _nothing(count: int) -> _Verdicts:
+    nan, none = np.full(count, np.nan, np.float32), np.zeros(count, np.int64)
+    return _Verdicts(nan, np.ones(count), none, np.zeros(count, bool))
 
 
-def unit_vectors(embeddings: Sequence[bytes]) -> Units:
-    """Int8 embeddings of one length, brought to unit length [B, D]; a zero vector stays zero."""
-    whole = np.frombuffer(b"".join(embeddings), np.int8).reshape(len(embeddings), -1)
-    return as_units(whole.astype(np.float32))
-
-
-def as_units(vectors: Floats) -> Units:
-    """[B, D] scaled to length 127 and rounded; zero vectors stay zero."""
-    length = np.sqrt((vectors.astype(np.float64) ** 2).sum(1))[:, None]
-    return np.asarray(np.rint(vectors * (127.0 / np.where(length > 0, length, 1))), np.int8)
-
-
-def cosine_distances(a: Units, b: Units) -> Floats:
-    """1 - cosine of each pair, [A, B]; a zero vector is at distance 1 from everything."""
-    x, y = a.astype(np.float32), b.astype(np.float32)
-    lengths = np.sqrt((x * x).sum(1)[:, None] * (y * y).sum(1)[None])
-    return np.asarray(1 - (x @ y.T) / np.where(lengths > 0, lengths, 1), np.float32)
-
-
-def mean_nearest(units: Units, prototypes: Units, weights: Floats, k: int) -> Floats:
-    """Mean cosine distance of each row to the k nearest events, [B]: a prototype stands for as many events as it
-    weighs, so that merging alike prototypes changes little. Over all of them where they weigh less than k."""
-    distance = cosine_distances(units, prototypes)
-    order = np.argsort(distance, axis=1, kind="stable")
-    nearest, mass = np.take_along_axis(distance, order, 1), weights[order].astype(np.float64)
-    counted = np.clip(k - (np.cumsum(mass, 1) - mass), 0, mass)
-    return np.asarray(np.maximum((nearest * counted).sum(1) / counted.sum(1), 0), np.float32)
-
-
-def condense(prototypes: Units, weights: Floats, radius: float, bound: int) -> tuple[Units, Floats, float]:
-    """At most `bound` prototypes, in an order that hangs on nothing but themselves. Those nearest to a heavier one
-    give it their weight and go; the radius is the largest distance that was lost so."""
-    order = np.lexsort((*prototypes.T, -weights))
-    prototypes, weights = prototypes[order], weights[order].copy()
-    excess = len(prototypes) - bound
-    if excess <= 0:
-        return prototypes, weights, radius
-    distance = cosine_distances(prototypes, prototypes)
-    distance[np.triu_indices(len(prototypes))] = np.inf
-    heir, gap = distance.argmin(1), distance.min(1)
-    gone = np.sort(np.argsort(gap, kind="stable")[:excess])
-    for i in gone[::-1]:
-        weights[heir[i]] += weights[i]
-    return np.delete(prototypes, gone, 0), np.delete(weights, gone), max(radius, float(gap[gone].max()))
+def _rows(group: Sequence[Scenario]) -> _Rows:
+    named = hashes([s.event.event_id for s in group])
+    times_ns = np.array([s.event.time_ns for s in group], np.int64)
+    return _Rows(unit_vectors([s.event.embedding for s in group]), named, even(named), times_ns)
 
 
 def _by_model(scenarios: Iterable[Scenario]) -> dict[str, list[Scenario]]:
-    groups: dict[str, list[Scenario]] = {}
+    groups: dict[tuple[str, int], list[Scenario]] = {}
     for s in scenarios:
-        if s.event.embedding:
-            groups.setdefault(f"{s.event.embedding_version}/{len(s.event.embedding)}", []).append(s)
-    return groups
+        if embedding := s.event.embedding:
+            groups.setdefault((s.event.embedding_version, len(embedding)), []).append(s)
+    return {f"{version}/{length}": group for (version, length), group in groups.items()}
 
 
-def _rows_by_cell(group: list[Scenario]) -> dict[str, list[int]]:
+def _rows_by_cell(group: Sequence[Scenario]) -> dict[str, Index]:
     rows: dict[str, list[int]] = {}
     for i, s in enumerate(group):
         rows.setdefault(s.cell, []).append(i)
-    return rows
-
-
-def _unit_hash(salt: str, name: str) -> float:
-    return zlib.crc32(f"{salt}/{name}".encode()) / 2**32
+    return {cell: np.array(here) for cell, here in rows.items()}

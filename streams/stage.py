@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from msgspec import Struct
+
 from streams.contracts.codec import Message
 
 State = TypeVar("State")
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(Struct, frozen=True, gc=False):
     """A message for a stream: a topic of topics.py or an edge inside the process (topology.py)."""
 
     stream: str

@@ -10,7 +10,7 @@ from streams.contracts.drive import TriggerEvent
 from streams.contracts.types import Name, NonNegative, Share, Text
 
 
-class Novelty(Struct, frozen=True):
+class Novelty(Struct, frozen=True, gc=False):
     """How unlike the fleet's recent past an event is, within its cell."""
 
     distance: NonNegative = 0.0
@@ -21,7 +21,7 @@ class Novelty(Struct, frozen=True):
     explanation: Text = ""
 
 
-class Scenario(Struct, frozen=True, tag="fleetwheel.scenario.v1", tag_field="type"):
+class Scenario(Struct, frozen=True, gc=False, tag="fleetwheel.scenario.v1", tag_field="type"):
     """A trigger event with its ODD tags (ISO 34503), scenario tags and novelty."""
 
     event: TriggerEvent

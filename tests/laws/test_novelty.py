@@ -24,7 +24,9 @@ from tests.laws.stage_laws import (
 )
 from tests.samples import T0, embedding_of, in_batches, scenario, telemetry
 
-SMALL = NoveltyConfig(prototypes=6, reservoir=32, block=5, mature=8, nearest=2, cells=2, versions=2, seen_ids=1000)
+SMALL = NoveltyConfig(
+    prototypes=6, reservoir=32, block=5, longest_block=9, mature=8, nearest=2, cells=2, versions=2, seen_ids=1000
+)
 CELLS = ("right/day/clear/urban", "left/night/clear/urban", "right/day/fog/rural")
 cuts = st.lists(st.integers(0, 9), min_size=1, max_size=4)
 seeds = st.integers(0, 2**32 - 1)
@@ -92,7 +94,7 @@ def test_memory_is_bounded(seed: int, count: int) -> None:
         assert len(cells) <= SMALL.cells + 1
         for m in cells.values():
             assert len(m.prototypes) == len(m.weights) <= SMALL.prototypes
-            assert len(m.pending) == len(m.pending_ids) < SMALL.block
+            assert len(m.pending) == len(m.pending_hashes) < SMALL.longest_block
 
 
 @settings(max_examples=20)
@@ -106,7 +108,9 @@ def test_merging_commutes_and_stays_in_bounds(first: int, second: int, m: int, n
     together = stage.merge(a, b)
     assert stage.dump(together) == stage.dump(stage.merge(b, a))
     for cells in together.models.values():
-        assert all(len(x.prototypes) <= SMALL.prototypes and len(x.pending) < SMALL.block for x in cells.values())
+        assert all(
+            len(x.prototypes) <= SMALL.prototypes and len(x.pending) < SMALL.longest_block for x in cells.values()
+        )
     for name in {n for s in (a, b) for g in s.seen.generations for n in g.ids}:
         assert name in together.seen
 
