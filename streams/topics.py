@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
+from streams.contracts.campaigns import Campaign, CampaignReport
 from streams.contracts.clips import ArchivedClip, ClipChunk, ClipRequest, LostClip
 from streams.contracts.codec import Message
 from streams.contracts.dead_letter import DeadLetter
@@ -33,13 +36,14 @@ class Topic:
 TOPICS: tuple[Topic, ...] = (
     #     name                    carries                                key              partitions  kept
     Topic("fleet.events", (TriggerEvent,), "vehicle", 8, 7 * DAY_MS),
-    Topic("fleet.telemetry", (Telemetry,), "vehicle", 8, 30 * DAY_MS),
+    Topic("fleet.telemetry", (Telemetry, CampaignReport), "vehicle", 8, 30 * DAY_MS),
     Topic("fleet.clip-requests", (ClipRequest,), "vehicle", 4, 7 * DAY_MS),
     Topic("fleet.clips", (ClipChunk, LostClip), "clip_id", 8, 2 * DAY_MS),
     Topic("fleet.scenarios", (Scenario,), "cell", 8, 30 * DAY_MS),
     Topic("fleet.archive", (ArchivedClip, LostClip), "clip_id", 4, 90 * DAY_MS),
     Topic("learning.jobs", (JobRequested, JobStarted, JobFinished), "fingerprint", 2, 365 * DAY_MS),
     Topic("fleet.releases", (Rollout,), "cohort", 1, 365 * DAY_MS, compacted=True),
+    Topic("fleet.campaigns", (Campaign,), "campaign_id", 1, 365 * DAY_MS, compacted=True),
     # Holds any record of the others whole, in base64.
     Topic("fleet.dead-letter", (DeadLetter,), "topic", 1, 365 * DAY_MS, max_bytes=2_097_152),
 )
@@ -57,3 +61,10 @@ def key_of(topic: Topic, message: Message) -> str:
     for part in topic.key.split("."):
         value = getattr(value, part)
     return str(value)
+
+
+def keys_of(topic: Topic, messages: Sequence[Message]) -> list[bytes]:
+    """`key_of` as bytes, for many. Raises TypeError for a message of another topic."""
+    if {type(m) for m in messages} <= set(topic.carries):
+        return [str(key).encode() for key in map(attrgetter(topic.key), messages)]
+    return [key_of(topic, m).encode() for m in messages]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from streams.contracts.campaigns import Campaign, CampaignReport, CampaignState, ReportState
 from streams.contracts.clips import CHUNK_BYTES, ArchivedClip, ClipChunk, ClipRequest, LostClip
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message
@@ -143,6 +144,22 @@ def rollout(state: RolloutState = RolloutState.WAVE, **changes: Any) -> Rollout:
     return Rollout(**fields | changes)
 
 
+def campaign(name: str = "night-fog", state: CampaignState = CampaignState.ACTIVE, **changes: Any) -> Campaign:
+    """A campaign that an operator approved, for a week."""
+    fields: dict[str, Any] = {
+        "campaign_id": name,
+        "time_ns": T0,
+        "revision": 1,
+        "state": state,
+        "expression": "cell == 'left/night/fog/urban' && Vehicle.Speed > 5.0",
+        "start_ns": T0,
+        "expires_ns": T0 + 7 * 24 * 3600 * SECOND_NS,
+        "origin": "ada",
+        "approved_by": "" if state is CampaignState.WAITING else "ada",
+    }
+    return Campaign(**fields | changes)
+
+
 SAMPLES: dict[str, Message] = {
     "event": event(
         pose=Pose(52.2, 0.12, 1.5),
@@ -183,6 +200,12 @@ SAMPLES: dict[str, Message] = {
         "b" * 64, run_id="run-1", model_version="m2", reasons=["no worse"], release=release()
     ),
     "rollout": rollout(),
+    "campaign": campaign(
+        sampling_probability=0.25, priority=3, cell="left/night/fog/urban", reason="coverage debt 0.31"
+    ),
+    "campaign-report": CampaignReport(
+        "night-fog", "car-1", T0, ReportState.EXHAUSTED, "50000000 bytes of the day are used up", 40, 9, 49_000_000
+    ),
     "dead-letter": DeadLetter(
         "fleet.events", 3, 17, T0, "malformed", "not JSON", b"car-1", b"\x00\xff",
         [("ce_type", b"fleetwheel.event.v1")],

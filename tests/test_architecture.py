@@ -44,6 +44,7 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("monitoring.exporter",),
     "panda3d": ("simulation.panda", "simulation.cameras"),
     "torch": ("model",),
+    "cel_expr_python": ("edge.agent.expressions",),
 }
 
 

@@ -7,16 +7,19 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edge.agent.campaigns import Campaigns
 from edge.agent.clip import encode_clip
 from edge.agent.exposure import DRIVER, Meter
+from edge.agent.expressions import Value, values_of
 from edge.agent.frame import Frame
 from edge.agent.readings import Readings, clip_scores
-from edge.agent.recorder import Recorder, Recording
+from edge.agent.recorder import Recorder, Recording, Window
 from edge.agent.scores import quantise
 from edge.agent.spool import Spool, SpoolFull
-from edge.agent.triggers import RANK, RULES, Rule, Sampling, armed, detect
+from edge.agent.triggers import RANK, RULES, Reading, Rule, Sampling, armed, detect
 from edge.agent.updater import Installer
 from edge.agent.uploader import Link, Uploader, UploadPolicy
+from streams.contracts.campaigns import Campaign, campaign_of, cause_of
 from streams.contracts.clips import MAX_CLIP_BYTES, ClipChunk, ClipRequest
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message, message_id
@@ -52,11 +55,19 @@ class Agent:
     """Not thread-safe; nothing here blocks but the disk. Every message it returns is in the spool's outbox until
     `delivered`, so that a crash repeats messages and loses none."""
 
-    def __init__(self, config: AgentConfig, spool: Spool, installer: Installer | None = None) -> None:
-        self._config, self._spool, self.installer = config, spool, installer
+    def __init__(
+        self,
+        config: AgentConfig,
+        spool: Spool,
+        installer: Installer | None = None,
+        campaigns: Campaigns | None = None,
+    ) -> None:
+        """Without an installer it obeys no rollout, without campaigns no campaign."""
+        self._config, self._spool, self.installer, self.campaigns = config, spool, installer, campaigns
         self._recorder = Recorder(config.pre_s, config.post_s, config.max_frames)
         self._readings, self._meter = Readings(), Meter(config.region)
         self._uploader = Uploader(spool, config.vehicle, config.upload)
+        self._recorder.keep(campaigns.longest_pre_s if campaigns else 0.0)
         self._armed = armed(config.rules)
         self._sequence, self._reported_ns, self._period = 0, -1, -1
         self._last: Frame | None = None
@@ -81,7 +92,7 @@ class Agent:
             self._reported_ns = frame.time_ns
         if self._meter.full or frame.time_ns - self._reported_ns >= self._config.telemetry_s * SECOND_NS:
             messages.append(self._report(frame.time_ns))
-        return self._accept(messages, frame.time_ns)
+        return self._accept(messages + self._campaign_reports(), frame.time_ns)
 
     def end_drive(self, now_ns: int) -> list[Message]:
         """Ignition off: the open windows as they are, and a last report. The next frame starts a new drive."""
@@ -90,16 +101,20 @@ class Agent:
         self._readings.end_drive()
         self._meter.end_drive()
         self._armed, self._period = armed(self._config.rules), -1
-        return self._accept(messages, now_ns)
+        if self.campaigns is not None:
+            self.campaigns.end_drive()
+        return self._accept(messages + self._campaign_reports(), now_ns)
 
     def receive(self, message: Message, now_ns: int) -> list[Message]:
-        """Obeys a clip request or a rollout; one for another vehicle, or any other message, changes nothing.
-        Raises SpoolFull: the message must come again."""
+        """Obeys a clip request, a rollout or a campaign; one for another vehicle, or any other message, changes
+        nothing. Raises SpoolFull: the message must come again."""
         if isinstance(message, ClipRequest) and message.vehicle == self._config.vehicle:
             lost = self._uploader.answer(message, now_ns)
             return self._accept([lost], now_ns) if lost else []
         if isinstance(message, Rollout) and self.installer is not None:
             self.installer.offer(message, self._config.vehicle)
+        if isinstance(message, Campaign) and self.campaigns is not None:
+            return self._obey(message, self.campaigns, now_ns)
         return []
 
     def pump(self, now_ns: int, max_bytes: int, link: Link = Link.FREE) -> list[Message]:
@@ -143,6 +158,37 @@ class Agent:
                 (frame.takeover_cause or DRIVER) if rule.kind is Trigger.DISENGAGEMENT else "",
                 self._config.sampling.probability if sample else 1.0,
             )
+        if self.campaigns is not None and self.campaigns.active:
+            for campaign in self.campaigns.watch(self._known(frame, reading), frame.time_ns):
+                self._recorder.open(_window(campaign, frame.time_ns))
+
+    def _known(self, frame: Frame, reading: Reading) -> dict[str, Value]:
+        """What a campaign's condition may look at."""
+        takeover = reading.takeover > 0
+        known: dict[str, Value] = {
+            "acceleration_mps2": reading.acceleration_mps2,
+            "disagreement": reading.disagreement,
+            "uncertainty": reading.uncertainty,
+            "novelty": reading.novelty,
+            "engaged": frame.engaged,
+            "takeover": takeover,
+            "cause": (frame.takeover_cause or DRIVER) if takeover else "",
+            "model_version": frame.model_version,
+        }
+        return values_of(frame.signals, self._config.region, known)
+
+    def _obey(self, campaign: Campaign, campaigns: Campaigns, now_ns: int) -> list[Message]:
+        """What a killed campaign has brought in is given up: open windows and clips that wait."""
+        for clip_id in campaigns.receive(campaign, now_ns):
+            if clip_id in self._spool.clips:
+                self._spool.remove(clip_id, f"campaign {campaign.campaign_id} was killed", now_ns)
+        if campaign.campaign_id not in campaigns.active:
+            self._recorder.drop(cause_of(campaign.campaign_id))
+        self._recorder.keep(campaigns.longest_pre_s)
+        return self._accept(self._campaign_reports(), now_ns)
+
+    def _campaign_reports(self) -> list[Message]:
+        return list(self.campaigns.take_reports()) if self.campaigns is not None else []
 
     def _event(self, recording: Recording) -> TriggerEvent:
         """Stores the clip and tells of it; without room for the clip the event goes without."""
@@ -175,6 +221,8 @@ class Agent:
         if len(data) > MAX_CLIP_BYTES:
             log.warning("clip %s of %s is not kept: %d bytes, no archive takes it", name, window.kind, len(data))
             return None
+        if not self._within_budget(name, window, len(data)):
+            return None
         worth = RANK[window.kind] + scores.hindsight_miss / (1 + scores.hindsight_miss)
         try:
             self._spool.put(name, data, worth, window.time_ns)
@@ -182,6 +230,13 @@ class Agent:
             log.warning("clip %s of %s is not kept: %s", name, window.kind, error)
             return None
         return ClipOffer(name, frames[0].time_ns, frames[-1].time_ns, len(data))
+
+    def _within_budget(self, name: str, window: Window, size: int) -> bool:
+        """A campaign's clip is booked against its bytes of the day."""
+        campaign = campaign_of(window.cause)
+        return not campaign or (
+            self.campaigns is not None and self.campaigns.spend(campaign, name, size, window.time_ns)
+        )
 
     def _metadata(self, name: str, recording: Recording, model_version: str) -> dict[str, str]:
         window = recording.window
@@ -239,3 +294,15 @@ class Agent:
     def _hand_out(self, messages: list[Message], now_ns: int) -> None:
         for message in messages:
             self._handed_ns[message_id(message)] = now_ns
+
+
+def _window(campaign: Campaign, now_ns: int) -> Window:
+    """Around now, as the campaign has it; nothing from after its end."""
+    return Window(
+        Trigger.CAMPAIGN,
+        cause_of(campaign.campaign_id),
+        now_ns,
+        now_ns - int(campaign.pre_s * SECOND_NS),
+        min(now_ns + int(campaign.post_s * SECOND_NS), campaign.expires_ns),
+        campaign.sampling_probability,
+    )

@@ -10,6 +10,9 @@ from edge.agent.triggers import RANK
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.drive import Trigger
 
+UNBIASED = (Trigger.SAMPLE, Trigger.CAMPAIGN)
+"""Windows that no other may push aside: each stands for others by its probability."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -37,15 +40,18 @@ class Recording:
 
 def arbitrate(pending: tuple[Window, ...], new: Window, limit: int) -> tuple[Window, ...]:
     """The pending windows after a new trigger: of overlapping ones the worthier stands, an equal one absorbs
-    the later. A disengagement and a sample always stand: the first must be told, the second must stay
-    unbiased. At most `limit`; a further one is not taken."""
+    the later. A disengagement, a sample and a campaign's window always stand: the first must be told, the others
+    must stay unbiased. At most `limit` besides those of campaigns, of which each has one at a time; a further one
+    is not taken."""
+    if new.kind is Trigger.CAMPAIGN:
+        return (*pending, new)
     stands = new.kind in (Trigger.DISENGAGEMENT, Trigger.SAMPLE)
-    rivals = [w for w in pending if w.kind is not Trigger.SAMPLE and w.holds(new.time_ns)]
+    rivals = [w for w in pending if w.kind not in UNBIASED and w.holds(new.time_ns)]
     if not stands and any(RANK[w.kind] >= RANK[new.kind] for w in rivals):
         return pending
     if new.kind is not Trigger.SAMPLE:
         pending = tuple(w for w in pending if w not in rivals or RANK[w.kind] >= RANK[new.kind])
-    return pending if len(pending) >= limit else (*pending, new)
+    return pending if sum(w.kind is not Trigger.CAMPAIGN for w in pending) >= limit else (*pending, new)
 
 
 class Recorder:
@@ -58,6 +64,7 @@ class Recorder:
         if pre_s < 0 or post_s <= 0 or max_frames < 1:
             raise ValueError(f"window of {pre_s} s + {post_s} s in {max_frames} frames holds nothing")
         self._pre_ns, self._post_ns = int(pre_s * SECOND_NS), int(post_s * SECOND_NS)
+        self._keep_ns = self._pre_ns + self._post_ns
         self._frames: deque[Frame] = deque(maxlen=max_frames)
         self._pending: tuple[Window, ...] = ()
         self._max_windows = max_windows
@@ -71,6 +78,18 @@ class Recorder:
         """Opens a window around an instant; see `arbitrate` for what becomes of overlapping ones."""
         window = Window(kind, cause, time_ns, time_ns - self._pre_ns, time_ns + self._post_ns, probability)
         self._pending = arbitrate(self._pending, window, self._max_windows)
+
+    def open(self, window: Window) -> None:
+        """A window of its own measure; what the ring no longer has of it is missing (see `keep`)."""
+        self._pending = arbitrate(self._pending, window, self._max_windows)
+
+    def keep(self, pre_s: float) -> None:
+        """Hold at least this much before the newest frame from now on."""
+        self._keep_ns = max(self._pre_ns + self._post_ns, int(pre_s * SECOND_NS))
+
+    def drop(self, cause: str) -> None:
+        """Close the windows of this cause without a recording."""
+        self._pending = tuple(w for w in self._pending if w.cause != cause)
 
     def add(self, frame: Frame) -> list[Recording]:
         """Takes the next frame; returns the windows that it closes. Raises ValueError for a step back in time."""
@@ -96,6 +115,6 @@ class Recorder:
 
     def _forget(self, now_ns: int) -> None:
         oldest = min((w.start_ns for w in self._pending), default=now_ns)
-        keep_from = min(oldest, now_ns - self._pre_ns - self._post_ns)
+        keep_from = min(oldest, now_ns - self._keep_ns)
         while self._frames[0].time_ns < keep_from:
             self._frames.popleft()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Union
 
 import msgspec
 
+from streams.contracts.campaigns import Campaign, CampaignReport
 from streams.contracts.clips import ArchivedClip, ClipChunk, ClipRequest, LostClip
 from streams.contracts.dead_letter import DeadLetter
 from streams.contracts.drive import Telemetry, TriggerEvent
-from streams.contracts.ids import digest, event_id
+from streams.contracts.ids import digest, event_id, sha256_hex
 from streams.contracts.jobs import JobFinished, JobRequested, JobStarted
 from streams.contracts.releases import Rollout
 from streams.contracts.scenarios import Scenario
@@ -27,6 +30,8 @@ Message = (
     | JobStarted
     | JobFinished
     | Rollout
+    | Campaign
+    | CampaignReport
     | DeadLetter
 )
 
@@ -44,6 +49,8 @@ MESSAGES: dict[str, type[Message]] = {
         JobStarted,
         JobFinished,
         Rollout,
+        Campaign,
+        CampaignReport,
         DeadLetter,
     )
 }
@@ -69,6 +76,13 @@ class Rejected(ValueError):
         self.detail = detail
 
 
+_MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
+_VERSION, _CONTENT = ("ce_specversion", b"1.0"), ("content-type", b"application/json")
+_NAMES: dict[type, str] = {t: name for name, t in MESSAGES.items()}
+_NAMED_BY_CONTENT = frozenset(_NAMES[t] for t in _NAMES if t not in {TriggerEvent, Telemetry, ClipChunk})
+# Tuples, as a union would be made anew at every check.
+_NUMBERED = (TriggerEvent, Telemetry)
+_FROM_VEHICLES = (TriggerEvent, Telemetry, ClipChunk, CampaignReport)
 _encoder = msgspec.json.Encoder()
 _decoders = {name: msgspec.json.Decoder(t) for name, t in MESSAGES.items()}
 
@@ -77,14 +91,15 @@ def encode(message: Message, source: str = "fleetwheel") -> tuple[Headers, bytes
     """Headers (ce_*) and JSON value of a message. Raises Rejected for a value no reader would take."""
     value = _encoder.encode(message)
     name = type_of(message)
-    _check_size(name, value)
+    if len(value) > MAX_RECORD_BYTES:
+        _check_size(name, value)
     headers = (
-        ("ce_specversion", b"1.0"),
+        _VERSION,
         ("ce_type", name.encode()),
         ("ce_source", source.encode()),
-        ("ce_id", message_id(message).encode()),
-        ("ce_time", _rfc3339(time_of(message)).encode()),
-        ("content-type", b"application/json"),
+        ("ce_id", _id_of(message, name, value).encode()),
+        ("ce_time", _rfc3339(time_of(message))),
+        _CONTENT,
     )
     return headers, value
 
@@ -95,15 +110,50 @@ def decode(headers: Headers, value: bytes, now_ns: int) -> Message:
     _check_size(name, value)
     try:
         message: Message = _decoders[name].decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+    except _MALFORMED as error:
         raise Rejected("malformed", f"{name}: {error}") from error
     _check(message, now_ns)
     return message
 
 
+def decode_many(
+    types: tuple[type[Message], ...], values: Sequence[bytes], now_ns: int
+) -> list[Message | None]:
+    """The messages of records of a topic that carries these types, told by their own `type`; None for what is not
+    sound: `decode` says why. Much faster than one by one, as nobody looks at headers."""
+    decoder = _decoder(types)
+    try:
+        found: list[Message | None] = [decoder.decode(v) for v in values]
+    except _MALFORMED:
+        found = [_or_none(decoder, v) for v in values]
+    return [m if m is not None and _sound(m, len(v), now_ns) else None for m, v in zip(found, values, strict=True)]
+
+
+@lru_cache
+def _decoder(types: tuple[type[Message], ...]) -> msgspec.json.Decoder[Message]:
+    return msgspec.json.Decoder(Union[types])  # noqa: UP007  (a union that is made at run time)
+
+
+def _or_none(decoder: msgspec.json.Decoder[Message], value: bytes) -> Message | None:
+    try:
+        return decoder.decode(value)
+    except _MALFORMED:
+        return None
+
+
+def _sound(message: Message, size: int, now_ns: int) -> bool:
+    try:
+        if size > MAX_RECORD_BYTES:
+            return isinstance(message, DeadLetter) and size <= MAX_DEAD_LETTER_BYTES
+        _check(message, now_ns)
+    except Rejected:
+        return False
+    return True
+
+
 def type_of(message: Message) -> str:
     """The CloudEvents type of a message."""
-    return str(type(message).__struct_config__.tag)
+    return _NAMES[type(message)]
 
 
 def time_of(message: Message) -> int:
@@ -117,11 +167,24 @@ def time_of(message: Message) -> int:
 
 def message_id(message: Message) -> str:
     """The idempotency key: equal for every re-send of the same message (32 hex digits)."""
-    if isinstance(message, TriggerEvent | Telemetry):
+    if isinstance(message, _NUMBERED):
         return message.event_id
     if isinstance(message, ClipChunk):
         return digest("chunk", message.clip_sha256, str(message.index))[:32]
-    return digest(type_of(message), _encoder.encode(message).decode())[:32]
+    return _content_id(type_of(message), _encoder.encode(message))
+
+
+def _id_of(message: Message, name: str, value: bytes) -> str:
+    """message_id, where the encoded message is at hand."""
+    if name in _NAMED_BY_CONTENT:
+        return _content_id(name, value)
+    return message_id(message)
+
+
+def _content_id(name: str, value: bytes) -> str:
+    kind = name.encode()
+    data = b"%b%b%b%b" % (len(kind).to_bytes(4, "big"), kind, len(value).to_bytes(4, "big"), value)
+    return sha256_hex(data)[:32]
 
 
 def _declared_type(headers: Headers) -> str:
@@ -141,7 +204,7 @@ def _check_size(name: str, value: bytes) -> None:
 
 
 def _check(message: Message, now_ns: int) -> None:
-    if not isinstance(message, TriggerEvent | Telemetry | ClipChunk):
+    if not isinstance(message, _FROM_VEHICLES):
         return
     if message.time_ns > now_ns + FUTURE_NS:
         ahead_s = (message.time_ns - now_ns) / 1e9
@@ -150,14 +213,17 @@ def _check(message: Message, now_ns: int) -> None:
         )
     if message.time_ns < now_ns - STALE_NS:
         raise Rejected("stale", f"{message.vehicle} sent what is {(now_ns - message.time_ns) / 1e9:.0f} s old")
-    if isinstance(message, ClipChunk):
+    if not isinstance(message, _NUMBERED):
         return
     if message.event_id != event_id(message.vehicle, message.boot, message.sequence):
         raise Rejected("mismatch", f"event_id {message.event_id} is not the hash of vehicle, boot and sequence")
-    if isinstance(message, TriggerEvent) and not all(map(math.isfinite, message.signals.values())):
-        raise Rejected("malformed", "a signal is not finite")
 
 
-def _rfc3339(time_ns: int) -> str:
+def _rfc3339(time_ns: int) -> bytes:
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return b"%b.%09dZ" % (_to_the_second(seconds), rest)
+
+
+@lru_cache(maxsize=4096)
+def _to_the_second(seconds: int) -> bytes:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}".encode()

@@ -73,7 +73,8 @@ class TriggerEvent(Struct, frozen=True, tag="fleetwheel.event.v1", tag_field="ty
     model_version: Name
     region: Name
     cause: Name = ""
-    """Of a disengagement: lateral, collision, stop_sign, red_light, pedestrian, stuck, driver."""
+    """Of a disengagement: lateral, collision, stop_sign, red_light, pedestrian, stuck, driver. Of a campaign:
+    campaign/ and its id."""
     pose: Pose = Pose()
     signals: Signals = {}
     scores: Scores = Scores()

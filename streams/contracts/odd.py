@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -46,7 +47,7 @@ def drive_side(region: str) -> str:
 
 def illumination(signals: Mapping[str, float]) -> str:
     """ "day", "night" or "unknown"."""
-    light = signals.get(LIGHT)
+    light = _known(signals, LIGHT)
     if light is None:
         return UNKNOWN
     return "night" if light < NIGHT_BELOW else "day"
@@ -54,7 +55,7 @@ def illumination(signals: Mapping[str, float]) -> str:
 
 def visibility(signals: Mapping[str, float]) -> str:
     """ "clear", "fog" or "unknown"."""
-    range_m = signals.get(VISIBILITY)
+    range_m = _known(signals, VISIBILITY)
     if range_m is None:
         return UNKNOWN
     return "fog" if range_m < FOG_BELOW_M else "clear"
@@ -62,7 +63,7 @@ def visibility(signals: Mapping[str, float]) -> str:
 
 def speed_band(signals: Mapping[str, float]) -> str:
     """ "urban", "rural", "highway" or "unknown"."""
-    speed_kmh = signals.get(SPEED)
+    speed_kmh = _known(signals, SPEED)
     if speed_kmh is None:
         return UNKNOWN
     return next(name for limit, name in SPEED_BANDS if abs(speed_kmh) < limit)
@@ -71,3 +72,9 @@ def speed_band(signals: Mapping[str, float]) -> str:
 def odd_cell(signals: Mapping[str, float], region: str) -> str:
     """Side/illumination/visibility/speed band, such as "left/night/clear/urban"."""
     return f"{drive_side(region)}/{illumination(signals)}/{visibility(signals)}/{speed_band(signals)}"
+
+
+def _known(signals: Mapping[str, float], name: str) -> float | None:
+    """A signal's value; None where there is none, or a broken sensor's NaN."""
+    value = signals.get(name)
+    return value if value is not None and math.isfinite(value) else None

@@ -41,3 +41,8 @@ def test_cell(light: float, range_m: float, speed_kmh: float, cell: str) -> None
 
 def test_what_is_not_known_is_said_to_be_unknown() -> None:
     assert odd_cell({}, "us") == "right/unknown/unknown/unknown"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_sensor_knows_nothing(value: float) -> None:
+    assert odd_cell({LIGHT: value, VISIBILITY: value, SPEED: value}, "us") == "right/unknown/unknown/unknown"
