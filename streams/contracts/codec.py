@@ -80,6 +80,12 @@ _MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Overflow
 _VERSION, _CONTENT = ("ce_specversion", b"1.0"), ("content-type", b"application/json")
 _NAMES: dict[type, str] = {t: name for name, t in MESSAGES.items()}
 _NAMED_BY_CONTENT = frozenset(_NAMES[t] for t in _NAMES if t not in {TriggerEvent, Telemetry, ClipChunk})
+
+
+class _Nothing(msgspec.Struct, tag="fleetwheel.nothing", tag_field="type"):
+    """No message."""
+
+
 # Tuples, as a union would be made anew at every check.
 _NUMBERED = (TriggerEvent, Telemetry)
 _FROM_VEHICLES = (TriggerEvent, Telemetry, ClipChunk, CampaignReport)
@@ -116,22 +122,24 @@ def decode(headers: Headers, value: bytes, now_ns: int) -> Message:
     return message
 
 
-def decode_many(
-    types: tuple[type[Message], ...], values: Sequence[bytes], now_ns: int
-) -> list[Message | None]:
-    """The messages of records of a topic that carries these types, told by their own `type`; None for what is not
-    sound: `decode` says why. Much faster than one by one, as nobody looks at headers."""
+def decode_many(types: tuple[type[Message], ...], values: Sequence[bytes], now_ns: int) -> list[Message | None]:
+    """The messages of records of a topic that carries these types. A record is what the `type` in its JSON says;
+    `ce_type` repeats it for routers. None for what is not sound: `decode` says why."""
     decoder = _decoder(types)
     try:
         found: list[Message | None] = [decoder.decode(v) for v in values]
     except _MALFORMED:
         found = [_or_none(decoder, v) for v in values]
-    return [m if m is not None and _sound(m, len(v), now_ns) else None for m, v in zip(found, values, strict=True)]
+    return [
+        m if m is not None and not isinstance(m, _Nothing) and _sound(m, len(v), now_ns) else None
+        for m, v in zip(found, values, strict=True)
+    ]
 
 
 @lru_cache
 def _decoder(types: tuple[type[Message], ...]) -> msgspec.json.Decoder[Message]:
-    return msgspec.json.Decoder(Union[types])  # noqa: UP007  (a union that is made at run time)
+    # With a second member `type` must be there, even where the topic carries one type alone.
+    return msgspec.json.Decoder(Union[(*types, _Nothing)])
 
 
 def _or_none(decoder: msgspec.json.Decoder[Message], value: bytes) -> Message | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from streams.contracts.codec import Headers, Message, Rejected, decode, encode
+from streams.contracts.codec import Headers, Message, Rejected, decode, decode_many, encode
 from streams.stage import AnyStage, Content, Emit, Refused
-from streams.topics import BY_NAME, DEAD_LETTER, key_of
+from streams.topics import BY_NAME, DEAD_LETTER, keys_of
 from streams.topology import BY_STAGE, TOPOLOGY, Scope
 from streams.transport.base import Record
 from streams.transport.dead_letter import encode_letter
@@ -41,31 +42,37 @@ class Round:
         self.now_ns = now_ns
         self.contents: list[Content] = []
         self._streams: dict[str, list[Message]] = {}
-        self._out: list[tuple[str, Message, str]] = []
+        self._out: list[tuple[str, str, list[Message]]] = []
         self._dead: list[tuple[Record, str, str]] = []
-        self._origin: dict[int, Record] = {}
+        self._read: list[tuple[list[Message | None], Callable[[int], Record]]] = []
 
-    def read(self, records: Iterable[Record]) -> None:
+    def read(self, records: Sequence[Record]) -> None:
         """Decode records onto their streams; what cannot be decoded is a dead letter."""
+        topics: dict[str, list[Record]] = {}
         for record in records:
-            try:
-                message = decode(record.headers, record.value, self.now_ns)
-            except Rejected as error:
-                self._dead.append((record, error.reason, error.detail))
-                continue
-            if not isinstance(message, BY_NAME[record.topic].carries):
-                detail = f"{type(message).__name__} does not belong into {record.topic}"
-                self._dead.append((record, "misplaced", detail))
-                continue
-            self._origin[id(message)] = record
-            self._streams.setdefault(record.topic, []).append(message)
+            topics.setdefault(record.topic, []).append(record)
+        for topic, some in topics.items():
+            self.take(topic, [r.value for r in some], some.__getitem__)
 
-    def adopt(self, other: Round) -> None:
-        """Take over what another round has read; it keeps its dead letters to itself."""
-        self._origin |= other._origin
+    def take(self, topic: str, values: Sequence[bytes], record_at: Callable[[int], Record]) -> None:
+        """As `read`, for an engine that makes a whole record only where it is needed: of what is refused."""
+        carries = BY_NAME[topic].carries
+        messages = decode_many(carries, values, self.now_ns)
+        for i, message in enumerate(messages):
+            if message is None:
+                messages[i] = self._decode(record_at(i), carries)
+        self._read.append((messages, record_at))
+        self._streams.setdefault(topic, []).extend(m for m in messages if m is not None)
+
+    def adopt(self, other: Round, fused: Collection[str] = ()) -> None:
+        """Take over what another round has read, and what it wrote to `fused` topics; not its dead letters."""
+        self._read += other._read
         for stream, messages in other._streams.items():
             if stream in BY_NAME:
                 self._streams.setdefault(stream, []).extend(messages)
+        for topic, _, messages in other._out:
+            if topic in fused:
+                self._streams.setdefault(topic, []).extend(messages)
 
     def run(
         self, stages: Iterable[AnyStage], states: MutableMapping[str, Any], counts: Mapping[str, Counts]
@@ -74,7 +81,8 @@ class Round:
 
         Raises ValueError for a stage that writes where the topology does not let it."""
         for stage in stages:
-            batch = [m for stream in BY_STAGE[stage.name].reads for m in self._streams.get(stream, ())]
+            streams = [self._streams.get(stream, []) for stream in BY_STAGE[stage.name].reads]
+            batch = streams[0] if len(streams) == 1 else [m for stream in streams for m in stream]
             outcome = stage.step(states[stage.name], batch, self.now_ns)
             states[stage.name] = outcome.state
             self._take(stage.name, outcome.emits, outcome.refused)
@@ -84,37 +92,69 @@ class Round:
             count.emitted += len(outcome.emits)
             count.refused += len(outcome.refused)
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing leaves."""
+        return not (self._out or self._dead or self.contents)
+
     def outgoing(self) -> list[Outgoing]:
         """Everything that leaves, in the order in which it came about; dead letters last."""
         out: list[Outgoing] = []
-        for topic, message, stage in self._out:
-            headers, value = encode(message, f"fleetwheel/{stage}")
-            out.append((topic, key_of(BY_NAME[topic], message).encode(), headers, value))
+        for topic, source, messages in self._out:
+            keys = keys_of(BY_NAME[topic], messages)
+            out += [(topic, key, *encode(m, source)) for key, m in zip(keys, messages, strict=True)]
         for record, reason, detail in self._dead:
             headers, value = encode_letter(record, reason, detail, self.now_ns)
             out.append((DEAD_LETTER, record.topic.encode(), headers, value))
         return out
 
+    def _decode(self, record: Record, carries: tuple[type[Message], ...]) -> Message | None:
+        """The message of one record; None, and a dead letter, where there is none."""
+        try:
+            message = decode(record.headers, record.value, self.now_ns)
+        except Rejected as error:
+            self._dead.append((record, error.reason, error.detail))
+            return None
+        if isinstance(message, carries):
+            return message
+        detail = f"{type(message).__name__} does not belong into {record.topic}"
+        self._dead.append((record, "misplaced", detail))
+        return None
+
     def _take(self, stage: str, emits: Sequence[Emit], refused: Sequence[Refused]) -> None:
         """Edges stay in the process, topics go out."""
         allowed = BY_STAGE[stage].writes
+        streams: dict[str, list[Message]] = {}
         for emit in emits:
-            if emit.stream not in allowed:
-                raise ValueError(f"{stage} writes {allowed}, not {emit.stream!r}")
-            if emit.stream in BY_NAME:
-                self._out.append((emit.stream, emit.message, stage))
+            streams.setdefault(emit.stream, []).append(emit.message)
+        for stream, messages in streams.items():
+            if stream not in allowed:
+                raise ValueError(f"{stage} writes {allowed}, not {stream!r}")
+            if stream in BY_NAME:
+                self._out.append((stream, f"fleetwheel/{stage}", messages))
             else:
-                self._streams.setdefault(emit.stream, []).append(emit.message)
-        self._dead += [(self._record_of(r.message), r.reason, f"{stage}: {r.detail}") for r in refused]
+                self._streams.setdefault(stream, []).extend(messages)
+        if refused:
+            origin = self._origin()
+            self._dead += [(_record_of(r.message, origin), r.reason, f"{stage}: {r.detail}") for r in refused]
 
-    def _record_of(self, message: Message) -> Record:
-        """The record that a message came in; one that waited in a stage's state is written anew."""
-        known = self._origin.get(id(message))
-        if known is not None:
-            return known
-        headers, value = encode(message)
-        topic = next(t for t in BY_NAME.values() if isinstance(message, t.carries))
-        return Record(topic.name, 0, 0, key_of(topic, message).encode(), headers, value)
+    def _origin(self) -> dict[int, Callable[[], Record]]:
+        """By the identity of a message, how to get the record that it came in."""
+        return {
+            id(m): partial(record_at, i)
+            for messages, record_at in self._read
+            for i, m in enumerate(messages)
+            if m is not None
+        }
+
+
+def _record_of(message: Message, origin: Mapping[int, Callable[[], Record]]) -> Record:
+    """The record that a message came in; one that waited in a stage's state is written anew."""
+    if id(message) in origin:
+        return origin[id(message)]()
+    headers, value = encode(message)
+    topic = next(t for t in BY_NAME.values() if isinstance(message, t.carries))
+    return Record(topic.name, 0, 0, keys_of(topic, [message])[0], headers, value)
 
 
 def in_order(stages: Iterable[AnyStage]) -> list[AnyStage]:

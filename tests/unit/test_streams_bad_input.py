@@ -45,8 +45,16 @@ def record(**fields: Any) -> tuple[Headers, bytes]:
 
 
 def typed(name: str) -> tuple[Headers, bytes]:
-    headers, value = encode(event(7))
+    """An event that says it is something else."""
+    headers, value = record(type=name)
     return tuple((k, name.encode() if k == "ce_type" else v) for k, v in headers), value
+
+
+def untyped() -> bytes:
+    """An event that does not say what it is."""
+    fields = msgspec.json.decode(encode(event(7))[1])
+    del fields["type"]
+    return msgspec.json.encode(fields)
 
 
 OFFER = {"clip_id": "clip-1", "start_ns": T0, "end_ns": T0, "bytes": 1}
@@ -54,7 +62,7 @@ BAD: dict[str, tuple[tuple[Headers, bytes], str]] = {
     "not JSON": ((encode(event(7))[0], b"\xff\xfe{"), "malformed"),
     "cut off": ((encode(event(7))[0], encode(event(7))[1][:-20]), "malformed"),
     "empty": ((encode(event(7))[0], b""), "malformed"),
-    "no headers": (((), encode(event(7))[1]), "unknown-type"),
+    "no headers": (((), untyped()), "unknown-type"),
     "unknown type": (typed("com.example.thing.v1"), "unknown-type"),
     "unknown version": (typed("fleetwheel.event.v9"), "unknown-version"),
     "oversized": (record(padding="x" * MAX_RECORD_BYTES), "oversized"),
