@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from fleet.operations import streams as operations
+from fleet.operations import topics
 from fleet.streams import app as streams
 
 PACKAGES = ("streams", "jobs", "model", "simulation", "edge", "registry", "monitoring", "fleet")
@@ -88,14 +90,6 @@ def benchmark(
     raise typer.Exit(run_benchmark(name, seeds=seeds, out=out, quick=quick, as_json=json))
 
 
-@app.command(epilog="Examples:  fleet topics  |  fleet topics --json")
-def topics(json: Json = False) -> None:
-    """The table of topics."""
-    from fleet.tables import print_topics
-
-    print_topics(as_json=json)
-
-
 @app.command(epilog="Examples:  fleet kafka  |  fleet kafka --port 19092 --dir build/kafka")
 def kafka(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 9092,
@@ -111,50 +105,9 @@ def kafka(
     run_kafka(port, directory)
 
 
-dead_letters = typer.Typer(
-    name="dead-letters", help="What was refused: list, show, replay.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(dead_letters)
+streams.add_typer(operations)
 app.add_typer(streams)
-
-Broker = Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="The broker.")]
-
-
-@dead_letters.command("list", epilog="Example:  fleet dead-letters list --kafka 127.0.0.1:9092 --json")
-def dead_letters_list(kafka: Broker, json: Json = False) -> None:
-    """One line for each dead letter.
-
-    Where the record stood, when, and why it was refused.
-    """
-    from fleet.tables import print_dead_letters
-
-    print_dead_letters(kafka, as_json=json)
-
-
-@dead_letters.command("show", epilog="Example:  fleet dead-letters show 3 --kafka 127.0.0.1:9092")
-def dead_letters_show(
-    kafka: Broker, number: Annotated[int, typer.Argument(min=0, help="Its number in the list.")]
-) -> None:
-    """One dead letter whole, as JSON.
-
-    Reason, headers and original bytes.
-    """
-    from fleet.tables import show_dead_letter
-
-    show_dead_letter(kafka, number)
-
-
-@dead_letters.command("replay", epilog="Example:  fleet dead-letters replay 3 --kafka 127.0.0.1:9092")
-def dead_letters_replay(
-    kafka: Broker, number: Annotated[int, typer.Argument(min=0, help="Its number in the list.")]
-) -> None:
-    """Send a dead letter's original record again.
-
-    It goes to its topic; readers deduplicate by id.
-    """
-    from fleet.tables import replay_dead_letter
-
-    replay_dead_letter(kafka, number)
+app.add_typer(topics)
 
 
 def main() -> None:

@@ -28,9 +28,9 @@ def print_topics(*, as_json: bool) -> None:
         typer.echo(f"{row['name']:22} {row['key']:12} {row['partitions']:>10}  {kept:>9}  {carries}")
 
 
-def print_dead_letters(broker: str, *, as_json: bool) -> None:
+def print_dead_letters(broker: str, prefix: str = "", *, as_json: bool) -> None:
     """One line each. Raises ConnectionFailed."""
-    transport = KafkaTransport(KafkaConfig(broker))
+    transport = KafkaTransport(KafkaConfig(broker, prefix=prefix))
     letters = list_letters(transport, SystemClock().now_ns())
     transport.close()
     if as_json:
@@ -43,17 +43,17 @@ def print_dead_letters(broker: str, *, as_json: bool) -> None:
     typer.echo(f"{len(letters)} dead letters")
 
 
-def show_dead_letter(broker: str, number: int) -> None:
+def show_dead_letter(broker: str, prefix: str, number: int) -> None:
     """One letter whole. Raises ConnectionFailed, NoSuchLetter."""
-    transport = KafkaTransport(KafkaConfig(broker))
+    transport = KafkaTransport(KafkaConfig(broker, prefix=prefix))
     letter = show(transport, number, SystemClock().now_ns())
     transport.close()
     typer.echo(json.dumps(_letter(letter), indent=1))
 
 
-def replay_dead_letter(broker: str, number: int) -> None:
+def replay_dead_letter(broker: str, prefix: str, number: int) -> None:
     """Send the original again. Raises ConnectionFailed, NoSuchLetter, NotTaken."""
-    transport = KafkaTransport(KafkaConfig(broker))
+    transport = KafkaTransport(KafkaConfig(broker, prefix=prefix))
     letter = replay(transport, number, SystemClock().now_ns())
     transport.close()
     typer.echo(f"sent again to {letter.topic}: {len(letter.value)} bytes")

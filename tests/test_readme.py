@@ -8,7 +8,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
+from fleet.cli import app
 from tests.conftest import fleet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,12 +27,22 @@ def shell_lines() -> list[str]:
 @pytest.mark.parametrize("line", [x for x in shell_lines() if x.startswith("fleet ")])
 def test_fleet_commands_of_the_readme_exist_with_their_options(line: str) -> None:
     words = shlex.split(line)[1:]
-    command = [w for w in words[:2] if re.fullmatch(r"[a-z][a-z-]*", w)]
-    command = command if command[0] == "dead-letters" else command[:1]
+    command = command_of(words)
     help_text = fleet(*command, "--help", timeout_s=60).stdout
     assert "Usage" in help_text
     for option in (w for w in words if w.startswith("--")):
         assert option in help_text, option
+
+
+def command_of(words: list[str]) -> list[str]:
+    """The words that name a command: the others are its arguments."""
+    group: object = get_command(app)
+    for number, word in enumerate(words):
+        found = group.commands.get(word) if isinstance(group, TyperGroup) else None
+        if found is None:
+            return words[:number]
+        group = found
+    return words
 
 
 def test_make_targets_of_the_readme_exist() -> None:

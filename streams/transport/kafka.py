@@ -327,7 +327,7 @@ class KafkaTransport:
                 raise Retry(f"{message.topic()}: {error.str()}")
             topic, partition, offset = self._place(message)
             if error is None:
-                records.append(_record(topic, partition, offset, message))
+                records.append(record_of(topic, partition, offset, message))
             # The end's offset also passes the markers of transactions, which are no messages.
             reader.next[topic, partition] = offset + (error is None)
         return records
@@ -373,7 +373,8 @@ def client_settings(config: KafkaConfig, settings: Settings) -> Settings:
     return {"bootstrap.servers": config.bootstrap, **settings, **config.options}
 
 
-def _record(topic: str, partition: int, offset: int, message: Message) -> Record:
+def record_of(topic: str, partition: int, offset: int, message: Message) -> Record:
+    """The client's message as a record."""
     return Record(
         topic=topic,
         partition=partition,

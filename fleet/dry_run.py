@@ -1,0 +1,133 @@
+"""`fleet streams record` and `dry-run`: recorded input, and what a stage would make of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+
+from fleet.stages import make_stages
+from registry.store import Store
+from streams.contracts.clock import SECOND_NS, SystemClock
+from streams.dry_run import DryRun, Report, chain
+from streams.engines.round import UnknownStage
+from streams.recording import read_recording, write_recording
+from streams.stage import Emit
+from streams.topics import BY_NAME
+from streams.topology import BY_STAGE, topics_read
+from streams.transport.base import Record, topic_of
+from streams.transport.kafka import KafkaConfig
+from streams.transport.kafka_stretch import stretch
+
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class BadTime(ValueError):
+    """Neither a time nor a duration."""
+
+
+class NoInput(ValueError):
+    """Neither or both of --input and --kafka."""
+
+
+def record_topics(broker: str, prefix: str, topics: str, begin: str, end: str, out: Path) -> None:
+    """Write a stretch of topics into a file. Raises NotTaken, ConnectionFailed, BadTime, OSError."""
+    names = [topic_of(name.strip()).name for name in topics.split(",") if name.strip()]
+    count = write_recording(out, _stretch(broker, prefix, names, begin, end))
+    typer.echo(f"{count} records of {', '.join(names)} in {out}")
+
+
+def print_dry_run(
+    stage: str,
+    source: Path | None,
+    broker: str | None,
+    prefix: str,
+    times: tuple[str, str, str],
+    show: int,
+    *,
+    as_json: bool,
+) -> None:
+    """What the stage would emit. Raises UnknownStage, NoInput, BadTime, BadRecording, ConnectionFailed."""
+    begin, end, settle = times
+    if stage not in BY_STAGE:
+        raise UnknownStage(f"no stage {stage!r}; there are: {', '.join(BY_STAGE)}")
+    settle_ns = duration_ns(settle)
+    names = chain(stage)
+    records = _records(source, broker, prefix, topics_read(names), begin, end)
+    run = DryRun(make_stages(names, Store("memory://dry-run")), stage)
+    emits = run.run(records, settle_ns)
+    shown = [_emit(time_ns, emit) for time_ns, emit in islice(emits, show)]
+    for _ in emits:  # the rest is counted
+        pass
+    if as_json:
+        typer.echo(json.dumps({"stage": stage, "chain": names, **asdict(run.report), "emits": shown}))
+    else:
+        typer.echo(_told(stage, names, run.report, shown))
+
+
+def _records(
+    source: Path | None, broker: str | None, prefix: str, topics: Sequence[str], begin: str, end: str
+) -> Iterable[Record]:
+    if (source is None) == (broker is None):
+        raise NoInput("give --input FILE or --kafka HOST:PORT, one of them")
+    if source is None:
+        assert broker is not None
+        return _stretch(broker, prefix, topics, begin, end)
+    from_ns, to_ns = _span(begin, end)
+    return (
+        r
+        for r in read_recording(source)
+        if r.topic in topics and (not r.time_ns or from_ns <= r.time_ns < (to_ns or r.time_ns + 1))
+    )
+
+
+def _stretch(broker: str, prefix: str, topics: Sequence[str], begin: str, end: str) -> Iterator[Record]:
+    return stretch(KafkaConfig(broker, prefix=prefix), topics, *_span(begin, end))
+
+
+def _span(begin: str, end: str) -> tuple[int, int | None]:
+    now_ns = SystemClock().now_ns()
+    return time_ns(begin, now_ns) if begin else 0, time_ns(end, now_ns) if end else None
+
+
+def time_ns(text: str, now_ns: int) -> int:
+    """An RFC 3339 time (without a zone: UTC) or a duration before now, in ns. Raises BadTime."""
+    if re.fullmatch(r"\d+(\.\d+)?[smhd]", text):
+        return max(now_ns - duration_ns(text), 0)
+    try:
+        told = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadTime(f"{text!r} is no time: give 2026-01-31T12:00:00Z, or how long ago: 90s, 2h, 7d") from error
+    return max(int((told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp() * SECOND_NS), 0)
+
+
+def duration_ns(text: str) -> int:
+    """90s, 15m, 2h or 7d in ns. Raises BadTime."""
+    if not re.fullmatch(r"\d+(\.\d+)?[smhd]", text):
+        raise BadTime(f"{text!r} is no duration: give 90s, 15m, 2h or 7d")
+    return round(float(text[:-1]) * UNITS_S[text[-1]] * SECOND_NS)
+
+
+def _emit(at_ns: int, emit: Emit) -> dict[str, Any]:
+    return {"time_ns": at_ns, "stream": emit.stream, "message": msgspec.to_builtins(emit.message)}
+
+
+def _told(stage: str, names: Sequence[str], report: Report, shown: Sequence[dict[str, Any]]) -> str:
+    emitted = ", ".join(f"{n} to {s}{'' if s in BY_NAME else ' (inside)'}" for s, n in report.emitted.items())
+    lines = [
+        f"{report.records} records through {' -> '.join(names)}; {stage} took {report.taken} messages",
+        f"would emit   {emitted or 'nothing'}",
+        *(f"would refuse {count}: {reason}" for reason, count in report.refused.items()),
+        *(f"undecodable  {count}: {reason}" for reason, count in report.undecodable.items()),
+    ]
+    if report.contents:
+        lines.append(f"would store  {report.contents} objects, {report.content_bytes} bytes")
+    return "\n".join(lines + [json.dumps(emit) for emit in shown])

@@ -1,0 +1,48 @@
+"""`fleet streams lag`: how far each group is behind."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import typer
+
+from streams.lag import Place, Row, rows
+from streams.transport.kafka import KafkaConfig
+from streams.transport.kafka_admin import KafkaAdmin
+
+
+def print_lag(broker: str, prefix: str, groups: Sequence[str], every_s: float | None, *, as_json: bool) -> None:
+    """One look, or one every so many seconds until interrupted. Raises ConnectionFailed, Retry."""
+    admin = KafkaAdmin(KafkaConfig(broker, prefix=prefix))
+    before: list[Place] = []
+    looked_s = time.monotonic()
+    while True:
+        places, now_s = admin.places(groups), time.monotonic()
+        found = rows(places, before, now_s - looked_s)
+        typer.echo(_json(found, places) if as_json else _table(found))
+        if every_s is None:
+            return
+        before, looked_s = places, now_s
+        time.sleep(every_s)
+
+
+def _json(found: Sequence[Row], places: Sequence[Place]) -> str:
+    partitions = [{**asdict(p), "lag": p.lag} for p in places]
+    return json.dumps({"lag": sum(r.lag for r in found), "rows": [asdict(r) for r in found], "places": partitions})
+
+
+def _table(found: Sequence[Row]) -> str:
+    head = f"{'group':32} {'topic':22} {'lag':>10} {'worst':>9} {'in/s':>9} {'read/s':>9}  catches up in"
+    return "\n".join([head, *map(_line, found), "" if found else "no group has committed anything yet"]).rstrip()
+
+
+def _line(row: Row) -> str:
+    coming, read = ("-" if r is None else f"{r:,.0f}" for r in (row.coming_per_s, row.read_per_s))
+    if row.read_per_s is None:
+        gone = "-"
+    else:
+        gone = "never at this rate" if row.catch_up_s is None else f"{row.catch_up_s:,.0f} s"
+    return f"{row.group:32} {row.topic:22} {row.lag:>10,} {row.worst:>9,} {coming:>9} {read:>9}  {gone}"
