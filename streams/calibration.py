@@ -57,8 +57,8 @@ def levelled(raw: NDArray[np.float64], level: float, alpha: float) -> NDArray[np
 
 
 def next_level(level: float, alpha: float, judged: int, novel: int, step: float, lowest: float) -> float:
-    """The level after a block; `step` for each event, and `lowest`, in units of `alpha`."""
-    moved = level + step * alpha * (alpha * judged - novel)
+    """The level after a block: `step` for each event (gamma of Gibbs and Candes); `lowest` in units of `alpha`."""
+    moved = level + step * (alpha * judged - novel)
     return min(max(moved, lowest * alpha), HIGHEST * alpha, (1 + alpha) / 2)
 
 

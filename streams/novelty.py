@@ -65,8 +65,8 @@ class NoveltyConfig:
     longest_block: int = 256
     mature: int = 64
     """Distances a cell's reservoir must hold before the cell judges by itself; until then all cells do."""
-    adaption: float = 0.05
-    """Step of the level for each event, as a share of the false-alarm rate; 0 trusts the reservoir alone."""
+    adaption: float = 0.005
+    """Step of the level for each event (gamma of Gibbs and Candes); 0 trusts the reservoir alone."""
     lowest: float = -1.0
     """Least level, in false-alarm rates: how much of a burst of alarms is made up for by silence after it."""
     thin: int = 4
@@ -319,7 +319,9 @@ class NoveltyStage:
         distances, taken_ns = model.distances.copy(), model.taken_ns.copy()
         order = np.argsort(model.pending_hashes, kind="stable")
         order = order[~np.isnan(model.pending_distances[order])]
-        slots = model.pending_hashes[order] % len(distances)
+        # A young model's distances still fall: it forgets them by keeping few.
+        kept = min(max(self.config.mature, model.events // YOUNG), len(distances))
+        slots = model.pending_hashes[order] % kept
         distances[slots], taken_ns[slots] = model.pending_distances[order], model.pending_ns[order]
         return distances, taken_ns
 
@@ -409,6 +411,8 @@ class NoveltyStage:
         return told
 
 
+YOUNG = 4
+"""A reservoir holds at most one distance for so many events that its model has seen."""
 BREATH = 1600.0
 """Events after which the radius, if it lost nothing, has shrunk to 1/e."""
 _THIN = np.uint32(0x9E3779B9)
