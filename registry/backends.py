@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PIECE_BYTES = 8 * 1024 * 1024
 """Files are moved in pieces: an object store makes one part of one write, and parts have a size limit."""
 
+_CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "google", "azure"})
+"""Packages by which fsspec's file systems speak with object stores."""
+
 
 class Backend(Protocol):
     """Named bytes. Every call may block on I/O. A key is a checked relative path with "/".
@@ -115,22 +118,18 @@ class RemoteBackend:
 
     def read(self, key: str) -> Iterator[bytes]:
         try:
-            with self._fs.open(self._path(key), "rb") as file:
+            with self._medium(key, "read"), self._fs.open(self._path(key), "rb") as file:
                 while piece := file.read(PIECE_BYTES):
                     yield piece
         except FileNotFoundError as error:
             raise Missing(f"{self.uri(key)} does not exist") from error
-        except OSError as error:
-            raise Retry(f"{self.uri(key)} cannot be read: {error}") from error
 
     def write(self, key: str, pieces: Iterable[bytes]) -> None:
-        try:
-            self._fs.makedirs(self._path(key).rpartition("/")[0], exist_ok=True)
+        with self._medium(key, "written"):
+            self._make_room(key)
             with self._writing, self._fs.transaction, self._fs.open(self._path(key), "wb") as file:
                 for piece in pieces:
                     file.write(piece)
-        except OSError as error:
-            raise Retry(f"{self.uri(key)} cannot be written: {error}") from error
 
     def swap(self, key: str, data: bytes, expected: bytes | None) -> None:
         if expected is None:
@@ -142,29 +141,48 @@ class RemoteBackend:
 
     def _create(self, key: str, data: bytes) -> None:
         try:
-            self._fs.pipe_file(self._path(key), data, mode="create")
+            with self._medium(key, "written"):
+                self._make_room(key)
+                self._fs.pipe_file(self._path(key), data, mode="create")
         except FileExistsError as error:
             raise Conflict(f"{self.uri(key)} exists already") from error
-        except OSError as error:
-            raise Retry(f"{self.uri(key)} cannot be written: {error}") from error
+
+    def _make_room(self, key: str) -> None:
+        """The folder; on an object store the bucket alone is one."""
+        self._fs.makedirs(self._path(key).rpartition("/")[0], exist_ok=True)
 
     def size(self, key: str) -> int | None:
         try:
-            info = self._fs.info(self._path(key))
+            with self._medium(key, "looked up"):
+                info = self._fs.info(self._path(key))
         except FileNotFoundError:
             return None
         return int(info["size"]) if info["type"] == "file" else None
 
     def remove(self, key: str) -> None:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._medium(key, "removed"):
             self._fs.rm_file(self._path(key))
 
     def keys(self, folder: str) -> list[str]:
         try:
-            found = self._fs.find(self._path(folder))
+            with self._medium(folder, "listed"):
+                found = self._fs.find(self._path(folder))
         except FileNotFoundError:
             return []
         return sorted(str(p).lstrip("/").removeprefix(self._root.lstrip("/") + "/") for p in found)
+
+    @contextmanager
+    def _medium(self, key: str, what: str) -> Iterator[None]:
+        """What the medium raises, as Retry; whether something exists is the caller's business."""
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except Exception as error:
+            # Clients of object stores have errors of their own for a server that is away.
+            if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS:
+                raise Retry(f"{self.uri(key)} cannot be {what}: {error}") from error
+            raise
 
     def uri(self, key: str) -> str:
         return f"{self._scheme}://{self._path(key).lstrip('/')}"

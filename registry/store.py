@@ -198,5 +198,7 @@ def _backend(url: str, durable: bool, options: dict[str, object]) -> Backend:
         return LocalBackend(Path(unquote(parts.path) if parts.scheme else url), durable)
     from fsspec.core import url_to_fs  # noqa: PLC0415  only where the store is not local
 
-    filesystem, root = url_to_fs(url, skip_instance_cache=True, **options)
+    # A cached listing would hide what other processes have written.
+    shared: dict[str, object] = {"skip_instance_cache": True, "use_listings_cache": False}
+    filesystem, root = url_to_fs(url, **(shared | options))
     return RemoteBackend(filesystem, root, parts.scheme)
