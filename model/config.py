@@ -100,13 +100,15 @@ class TrainingConfig:
     """Probability that a batch is seen without one of its cameras."""
     replay_share: float = 0.0
     """Fine-tuning: the share of each batch drawn from the base samples."""
+    slowed_share: float = 0.0
+    """Fine-tuning: the share of free frames that are shown as a slower vehicle sees them (model/slowing.py)."""
     balance: Balance = Balance()
     threads: int = 1
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "threads", "peak_rate", "largest_gradient"):
             _positive("training", name, getattr(self, name))
-        for name in ("camera_dropout", "replay_share"):
+        for name in ("camera_dropout", "replay_share", "slowed_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadConfig(f"training: {name} {getattr(self, name)} is not in 0..1")
         if self.warmup_steps < 0 or self.weight_decay < 0:

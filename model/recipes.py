@@ -16,7 +16,9 @@ def demo() -> Recipe:
         base_frames=34_000,
         clone=TrainingConfig(steps=1_900, batch=48, peak_rate=2e-3),
         clips_per_turn=120,
-        fine_tune=TrainingConfig(steps=600, batch=64, peak_rate=1e-3, warmup_steps=30, replay_share=0.45),
+        fine_tune=TrainingConfig(
+            steps=600, batch=64, peak_rate=1e-3, warmup_steps=30, replay_share=0.45, slowed_share=0.25
+        ),
     )
 
 
@@ -28,7 +30,9 @@ def quick() -> Recipe:
         base_frames=800,
         clone=TrainingConfig(steps=40, batch=32, warmup_steps=5),
         clips_per_turn=12,
-        fine_tune=TrainingConfig(steps=20, batch=32, peak_rate=1e-3, warmup_steps=5, replay_share=0.45),
+        fine_tune=TrainingConfig(
+            steps=20, batch=32, peak_rate=1e-3, warmup_steps=5, replay_share=0.45, slowed_share=0.25
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from model.data import Mixture, Samples, balanced
 from model.losses import imitation_loss
 from model.network import Network
 from model.rig import Rig
+from model.slowing import pull_away, slowed
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, loss). Must not block for long."""
@@ -60,7 +61,7 @@ def train(
     """Clones the behaviour in `samples` from scratch. Raises NonFiniteLoss, CannotResume, BadSamples."""
     start = hooks.resume or initial(network, seed)
     mixture = Mixture((balanced(samples, config.balance),), (1.0,), config.batch, seed)
-    return _optimise(start, mixture, rig, config, hooks)
+    return _optimise(start, mixture.draw, rig, config, seed, hooks)
 
 
 def initial(network: NetworkConfig, seed: int) -> Checkpoint:
@@ -84,10 +85,17 @@ def fine_tune(
     `base` so that it does not forget. Raises as `train`."""
     parts = (balanced(base, config.balance), balanced(clips, config.balance))
     mixture = Mixture(parts, (config.replay_share, 1 - config.replay_share), config.batch, seed)
-    return _optimise(hooks.resume or checkpoint.finished(), mixture, rig, config, hooks)
+    driver = pull_away(base)
+
+    def draw(step: int) -> Samples:
+        return slowed(mixture.draw(step), config.slowed_share, driver, np.random.default_rng([seed, step, 2]))
+
+    return _optimise(hooks.resume or checkpoint.finished(), draw, rig, config, seed, hooks)
 
 
-def _optimise(start: Checkpoint, mixture: Mixture, rig: Rig, config: TrainingConfig, hooks: Hooks) -> Checkpoint:
+def _optimise(
+    start: Checkpoint, draw: Callable[[int], Samples], rig: Rig, config: TrainingConfig, seed: int, hooks: Hooks
+) -> Checkpoint:
     if start.step > config.steps:
         raise CannotResume(f"checkpoint is at step {start.step} of a run of {config.steps} steps")
     net = start.build().train()
@@ -97,10 +105,8 @@ def _optimise(start: Checkpoint, mixture: Mixture, rig: Rig, config: TrainingCon
         for step in range(start.step, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
-            cameras = seen_cameras(
-                len(rays), config.camera_dropout, np.random.default_rng([mixture.seed, step, 1])
-            )
-            loss = _loss(net, mixture.draw(step), rays, cameras)
+            cameras = seen_cameras(len(rays), config.camera_dropout, np.random.default_rng([seed, step, 1]))
+            loss = _loss(net, draw(step), rays, cameras)
             _descend(net, optimizer, loss, config.largest_gradient)
             _report(hooks, net, optimizer, (step + 1, config.steps), loss)
     return _snapshot(net, optimizer, config.steps).finished()
