@@ -404,12 +404,19 @@ def call(action: Callable[[], _RESULT]) -> _RESULT:
         raise named(error) from error
 
 
+_FENCED = (
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.FENCED_INSTANCE_ID,
+)
+
+
 def named(error: KafkaException) -> TransportError:
     """The client's error by the reaction that it asks for."""
     cause = error.args[0]
-    fenced = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
-    if cause.code() in fenced:
-        return Fenced(f"another process uses this transactional id: {cause.str()}")
+    if cause.code() in _FENCED:
+        return Fenced(f"another process has taken this one's place: {cause.str()}")
     if cause.fatal():
         return TransportError(f"the Kafka client cannot go on: {cause.str()}")
     return Retry(cause.str())

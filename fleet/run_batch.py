@@ -1,0 +1,108 @@
+"""`fleet streams run --engine batch`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+from fleet.stages import make_stages
+from fleet.streams import BadOption, RunOptions
+from registry.store import Store
+from streams.contracts.clock import SystemClock
+from streams.engines.batch.engine import BatchConfig, BatchEngine
+from streams.engines.now import clock_time, record_time
+from streams.transport.base import Retry
+from streams.transport.kafka import KafkaConfig
+
+_TUNING = {f.name: f for f in fields(BatchConfig) if f.name in ("limit", "snapshot_s", "snapshot_records")}
+_WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+_SIGN_OF_LIFE_S = 10.0
+
+
+def run(options: RunOptions) -> None:
+    """Until SIGINT or SIGTERM, or until nothing comes any more. Raises what asks for a person: UnknownStage,
+    NotTogether, ConnectionFailed, Fenced, StateUnreadable, BadOption."""
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    failures = 0
+    while not stop.is_set():
+        engine = _engine(options)
+        try:
+            _work(engine, stop, options)
+            return
+        except (Retry, OSError) as error:
+            failures = 0 if engine.taken else failures + 1
+            wait_s = _WAITS_S[min(failures, len(_WAITS_S) - 1)]
+            _say(f"{error}; goes on from the last commit in {wait_s:g} s")
+        finally:
+            engine.close()
+        stop.wait(wait_s)
+
+
+def _engine(options: RunOptions) -> BatchEngine:
+    store = Store(options.store)
+    stages = make_stages(options.stages, store)
+    tuning, client = _settings(options.settings)
+    # --set now=records: time passes as the records say, for a recording that is run again.
+    now = record_time if client.pop("now", "clock") == "records" else clock_time(SystemClock())
+    kafka = KafkaConfig(options.kafka, prefix=options.prefix, options=client)
+    config = replace(BatchConfig(kafka, options.group, options.instance), **tuning)
+    return BatchEngine(config, stages, now, store)
+
+
+def _settings(settings: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The engine's own, and the rest for the client. Raises BadOption."""
+    tuning: dict[str, Any] = {}
+    for name in _TUNING.keys() & settings.keys():
+        try:
+            tuning[name] = (float if name == "snapshot_s" else int)(settings[name])
+        except ValueError as error:
+            raise BadOption(f"--set {name}={settings[name]}: give a number") from error
+    return tuning, {name: value for name, value in settings.items() if name not in _TUNING}
+
+
+def _work(engine: BatchEngine, stop: threading.Event, options: RunOptions) -> None:
+    _say(f"runs {', '.join(options.stages)} as group {options.group}; Ctrl-C ends it")
+    told = _Told(engine)
+
+    def stopped() -> bool:
+        told()
+        return stop.is_set()
+
+    engine.run(stopped, options.idle_s)
+    _say(f"took {engine.taken} records: {told.counts()}")
+
+
+class _Told:
+    """A line now and then: how fast, and what came of it."""
+
+    def __init__(self, engine: BatchEngine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine, self._clock = engine, clock
+        self._at_s, self._taken = clock(), 0
+        self._held: list[int] = []
+
+    def __call__(self) -> None:
+        if self._engine.partitions != self._held:
+            self._held = self._engine.partitions
+            _say("holds all partitions" if self._held == [-1] else f"holds partitions {self._held}")
+        passed_s = self._clock() - self._at_s
+        if passed_s < _SIGN_OF_LIFE_S:
+            return
+        rate = (self._engine.taken - self._taken) / passed_s
+        self._at_s, self._taken = self._clock(), self._engine.taken
+        _say(f"{rate:.0f} records/s, {self._taken} in all: {self.counts()}")
+
+    def counts(self) -> str:
+        counts = self._engine.counts.items()
+        return ", ".join(f"{name} {c.taken} -> {c.emitted} ({c.refused} refused)" for name, c in counts)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"fleet streams: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""The batch engine: consumer batches in, one transaction out."""

@@ -1,0 +1,310 @@
+"""The batch engine: consumer batches through stages into one transaction of outputs, changelog and offsets.
+
+Stages of scope "partition" alone: processes share a group's partitions (cooperative assignment), each partition's
+states move with it. With a stage of scope "fleet": one process holds all partitions, and a younger one fences it
+off. Whatever kills a process between two commits, the next one goes on from the last commit with the states of
+that instant, so that readers of what is committed see each decision once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from confluent_kafka import Consumer, TopicPartition
+
+from streams.contracts.ids import sha256_hex
+from streams.engines.batch.changelog import Row, Step, read_rows, snapshot_rows, step_row
+from streams.engines.batch.client import Client, Commit, hint_of, positions_of
+from streams.engines.batch.unit import Batch, Done, Flow, Taken, Unit, starts
+from streams.engines.inline import ContentSink, NowhereToStore
+from streams.engines.now import Now
+from streams.engines.round import Counts, Outgoing, in_order
+from streams.stage import AnyStage, Content
+from streams.topology import BY_STAGE, topics_read
+from streams.transport.base import Position, Record, Retry, TransportError
+from streams.transport.kafka import KafkaConfig
+
+ALL = -1
+"""The unit of a process that holds the whole fleet."""
+
+
+class NotTogether(ValueError):
+    """Stages that cannot share one group: says which to run apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """How the engine takes and keeps."""
+
+    kafka: KafkaConfig
+    group: str
+    instance: str = ""
+    """Name of the process among its group's: started again under it, it takes its partitions back at once. Empty:
+    it joins as a new one."""
+    limit: int = 8_000
+    """Records of a transaction, at most."""
+    snapshot_s: float = 60.0
+    snapshot_records: int = 500_000
+    """A snapshot is written after so long or so many records: what a restart must read again."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A unit and its place in the changelog."""
+
+    unit: Unit
+    partition: int
+    hint: int = 0
+    steps: int = 0
+    records: int = 0
+    since_s: float = field(default_factory=time.monotonic)
+
+
+class BatchEngine:
+    """Runs stages over Kafka. After an error make a new one: it goes on from the last commit."""
+
+    def __init__(
+        self, config: BatchConfig, stages: Iterable[AnyStage], now: Now, sink: ContentSink | None = None
+    ) -> None:
+        """Raises UnknownStage, NotTogether, ConnectionFailed within seconds, StateUnreadable."""
+        ordered = in_order(stages)
+        self.config, self._now, self._sink = config, now, sink
+        self._flow = Flow.of(ordered)
+        self.shared = not self._flow.whole
+        self._names = tuple(s.name for s in ordered)
+        topics = self._topics()
+        self._units: dict[int, _Kept] = {}
+        self._error: BaseException | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._pending: Future[None] | None = None
+        self.taken = 0
+        self._client = Client(self._kafka(), config.group, topics, config.instance if self.shared else "")
+        self._begin()
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """What each stage did."""
+        return self._flow.counts
+
+    @property
+    def partitions(self) -> list[int]:
+        """Partitions whose states are here; [-1] where the whole fleet's are."""
+        return sorted(self._units)
+
+    def step(self, timeout_s: float = 0.1) -> int:
+        """Take what is there, at most the limit; the number of records. What it came to is committed while the
+        next batch is being worked on, in order. Raises Retry, Fenced and other TransportErrors, and what the sink
+        raises."""
+        batch = self._client.take(self.config.limit, timeout_s)
+        self._raise()
+        outgoing: list[Outgoing] = []
+        rows: list[tuple[int, Row]] = []
+        offsets: dict[Position, tuple[int, int]] = {}
+        for key, part in self._split(batch):
+            kept = self._units[key]
+            now_ns = self._now(_Records(part), kept.unit.now_ns)
+            done = kept.unit.step(part, now_ns)
+            if done.silent and not part:
+                continue  # time passed and nobody had anything to say: it has not happened
+            self._store(done.contents)
+            rows += self._rows(kept, done, part)
+            kept.unit.accept(done, part)
+            outgoing += done.outgoing()
+            offsets |= {place: (taken.until, kept.hint) for place, taken in part.items()}
+        self._commit(Commit(outgoing, rows, offsets))
+        number = sum(len(taken) for taken in batch.values())
+        self.taken += number
+        return number
+
+    def run(self, stop: Callable[[], bool], idle_s: float | None = None) -> None:
+        """Step until told to stop, or until nothing came for `idle_s`; then close."""
+        heard_s = time.monotonic()
+        while not stop():
+            if self.step():
+                heard_s = time.monotonic()
+            elif idle_s is not None and self._units and time.monotonic() - heard_s > idle_s:
+                break
+
+    def close(self) -> None:
+        """Finish what was begun, keep a snapshot, leave the group. Errors on the way leave it to the changelog."""
+        try:
+            self._keep(list(self._units))
+        except (TransportError, OSError):
+            pass  # the last commit stands, and a restart goes on from it
+        finally:
+            self._units.clear()
+            self._client.close()
+            self._writer.shutdown()
+
+    # --- what belongs together
+
+    def _topics(self) -> tuple[str, ...]:
+        topics = topics_read(self._names)
+        if self.shared:
+            if len(topics) > 1:
+                read = {s: BY_STAGE[s].reads for s in self._names}
+                raise NotTogether(f"{topics} are assigned apart; run the readers of each in a group: {read}")
+            return topics
+        return tuple(t for t in topics if t not in self._flow.fused)
+
+    def _kafka(self) -> KafkaConfig:
+        """With the transactional id: the group's where one process holds all, else the process's own."""
+        config = self.config
+        name = config.instance or sha256_hex(f"{time.time_ns()}/{id(self)}".encode())[:16]
+        return replace(config.kafka, transactional_id=f"{config.group}-{name}" if self.shared else config.group)
+
+    def _split(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
+        """Batches by unit; an empty one where nothing came, so that time passes."""
+        for key, kept in sorted(self._units.items()):
+            part = {p: t for p, t in batch.items() if key in (ALL, p[1])}
+            early = {p: t.first for p, t in part.items() if t.first < kept.unit.positions.get(p, 0)}
+            if early:
+                raise Retry(f"{early} was taken already: the assignment changed in between")
+            yield key, part
+
+    # --- the changelog
+
+    def _rows(self, kept: _Kept, done: Done, part: Batch) -> list[tuple[int, Row]]:
+        """A snapshot of what stands, where it is due, and the step that follows."""
+        rows: list[tuple[int, Row]] = []
+        if self._due(kept):
+            rows = self._snapshot(kept)
+        step = Step(done.now_ns, {place: taken.until for place, taken in part.items()})
+        rows.append((kept.partition, step_row(kept.steps, step)))
+        kept.steps += 1
+        kept.records += sum(len(taken) for taken in part.values())
+        return rows
+
+    def _due(self, kept: _Kept) -> bool:
+        old = time.monotonic() - kept.since_s > self.config.snapshot_s
+        return bool(kept.steps) and (old or kept.records > self.config.snapshot_records)
+
+    def _snapshot(self, kept: _Kept) -> list[tuple[int, Row]]:
+        # Nothing may be on its way, so that the snapshot's first row lies at the end or behind.
+        self._settle()
+        kept.hint = self._client.end_of_changelog(kept.partition)
+        kept.steps, kept.records, kept.since_s = 0, 0, time.monotonic()
+        unit = kept.unit
+        return [(kept.partition, row) for row in snapshot_rows(unit.dump(), unit.positions, unit.now_ns)]
+
+    def _keep(self, keys: Sequence[int]) -> None:
+        """Snapshots of these units: whoever has them next need not read much again."""
+        self._settle()
+        some = [self._units[key] for key in keys if self._units[key].steps]
+        rows = [row for kept in some for row in self._snapshot(kept)]
+        offsets = {p: (o, kept.hint) for kept in some for p, o in kept.unit.positions.items()}
+        self._commit(Commit([], rows, offsets))
+        self._settle()
+
+    def _restore(self, partition: int, places: Sequence[Position]) -> tuple[_Kept, dict[Position, int]]:
+        """A unit as it stood at its last commit, and where its input goes on."""
+        committed = self._client.committed(places)
+        hint = hint_of(committed)
+        past = read_rows(self._client.rows(partition, hint))
+        unit = Unit(self._flow, past)
+        unseen = {name: Counts() for name in self._names}
+        for now_ns, batch in self._client.replay(past):
+            unit.accept(unit.step(batch, now_ns, unseen), batch)
+        unit.positions = starts(past, positions_of(committed))
+        return _Kept(unit, partition, hint or 0, len(past.steps)), unit.positions
+
+    # --- the transaction
+
+    def _commit(self, commit: Commit) -> None:
+        self._settle()
+        if commit.outgoing or commit.rows:
+            group = self._client.consumer.consumer_group_metadata()
+            self._pending = self._writer.submit(self._client.commit, commit, group)
+
+    def _settle(self) -> None:
+        """Wait for the commit that is under way. Raises what it raised."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _store(self, contents: Sequence[Content]) -> None:
+        for content in contents:
+            if self._sink is None:
+                raise NowhereToStore(f"content {content.sha256} has no sink: give the engine a store")
+            self._sink.put(content.data, content.sha256)
+
+    # --- assignment
+
+    def _begin(self) -> None:
+        if self.shared:
+            self._client.consumer.subscribe(
+                [self.config.kafka.prefix + t for t in self._client.topics],
+                on_assign=self._gained,
+                on_revoke=self._revoked,
+                on_lost=self._lost,
+            )
+            return
+        self._units[ALL], positions = self._restore(0, self._client.places())
+        self._client.consumer.assign(self._from(self._client.places(), positions))
+
+    def _gained(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        def restore() -> None:
+            self._settle()
+            for place in self._places(partitions):
+                self._units[place[1]], positions = self._restore(place[1], [place])
+                consumer.incremental_assign(self._from([place], positions))
+
+        self._guarded(restore)
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        keys = [p for _, p in self._places(partitions) if p in self._units]
+        self._guarded(lambda: self._keep(keys))
+        self._drop(consumer, partitions)
+
+    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Somebody else may have them already: what is not committed never happened."""
+        self._guarded(self._settle)
+        self._drop(consumer, partitions)
+
+    def _drop(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for _, partition in self._places(partitions):
+            self._units.pop(partition, None)
+        self._guarded(lambda: consumer.incremental_unassign(partitions))
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """An error inside a callback of the client waits until the client has returned."""
+        try:
+            action()
+        except Exception as error:
+            self._error = self._error or error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error if isinstance(error, TransportError | OSError | ValueError) else Retry(str(error))
+
+    def _places(self, partitions: Iterable[TopicPartition]) -> list[Position]:
+        bare = len(self.config.kafka.prefix)
+        return sorted((p.topic[bare:], p.partition) for p in partitions)
+
+    def _from(self, places: Iterable[Position], positions: dict[Position, int]) -> list[TopicPartition]:
+        prefix = self.config.kafka.prefix
+        return [TopicPartition(prefix + t, p, positions.get((t, p), _OLDEST)) for t, p in places]
+
+
+_OLDEST = -2
+
+
+class _Records(Sequence[Record]):
+    """All records of a batch, made only where somebody looks."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._parts: list[Taken] = list(batch.values())
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts)
+
+    def __iter__(self) -> Iterator[Record]:
+        return chain.from_iterable(self._parts)
+
+    def __getitem__(self, i: int) -> Record:  # type: ignore[override]  # nobody slices
+        return list(self)[i]
