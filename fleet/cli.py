@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from fleet.operations import roles, topics
 from fleet.operations import streams as operations
-from fleet.operations import topics
 from fleet.streams import app as streams
 
 PACKAGES = ("streams", "jobs", "model", "simulation", "edge", "registry", "monitoring", "fleet")
@@ -108,6 +108,7 @@ def kafka(
 streams.add_typer(operations)
 app.add_typer(streams)
 app.add_typer(topics)
+app.add_typer(roles)
 
 
 def main() -> None:

@@ -183,3 +183,73 @@ def dead_letters_replay(kafka: Broker, number: Number, prefix: Prefix = "") -> N
     from fleet.tables import replay_dead_letter
 
     replay_dead_letter(kafka, prefix, number)
+
+
+roles = typer.Typer(rich_markup_mode=None)
+"""Added to `fleet`: what runs as a service of its own."""
+Idle = Annotated[
+    float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so long without a message.")
+]
+Home = Annotated[Path, typer.Option(help="Folder of clip index, lineage, releases and keys.")]
+
+
+@roles.command(
+    epilog="Examples:  fleet worker --kafka 127.0.0.1:9092  |  "
+    "fleet worker --kafka HOST:9092 --store s3://fleet/clips --mlflow http://127.0.0.1:5000"
+)
+def worker(
+    kafka: Broker,
+    prefix: Prefix = "",
+    home: Home = Path("runs/fleet"),
+    store: Annotated[
+        str, typer.Option(envvar="FLEET_STORE", help="Folder or URL of the store; default: in --home.")
+    ] = "",
+    mlflow: Annotated[
+        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI; default: SQLite in --home.")
+    ] = "",
+    config: Annotated[str, typer.Option(help="Settings of the jobs: demo or quick.")] = "demo",
+    seed: Annotated[int, typer.Option(min=0, help="Of the settings.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that a step may use at once.")] = 2,
+    name: Annotated[str, typer.Option(help="How messages name this worker.")] = "worker",
+    idle: Idle = None,
+) -> None:
+    """Run learning jobs as they are asked for, until Ctrl-C or SIGTERM.
+
+    One worker a fleet: it takes requests from learning.jobs and trains, tests, compiles and signs. Killed at any
+    point, it goes on where it stood. An s3:// store takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
+    AWS_ENDPOINT_URL from the environment.
+    """
+    from fleet.worker import WorkerOptions, run_worker
+
+    run_worker(WorkerOptions(kafka, prefix, home, store, mlflow, config, seed, processes, name, idle))
+
+
+@roles.command(epilog="Example:  fleet registrar --kafka 127.0.0.1:9092 --home runs/fleet")
+def registrar(kafka: Broker, prefix: Prefix = "", home: Home = Path("runs/fleet"), idle: Idle = None) -> None:
+    """Keep the index of archived clips and their lineage, until Ctrl-C or SIGTERM.
+
+    The worker's jobs are curated from it: give both the same --home.
+    """
+    from fleet.registrar import run_registrar
+
+    run_registrar(kafka, prefix, home, idle)
+
+
+@roles.command(epilog="Example:  fleet exporter --kafka 127.0.0.1:9092 --port 9464")
+def exporter(
+    kafka: Broker,
+    prefix: Prefix = "",
+    address: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9464,
+    lag_every: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Between two looks at the groups' offsets.")
+    ] = 15.0,
+    idle: Idle = None,
+) -> None:
+    """Serve the fleet's metrics for Prometheus, until Ctrl-C or SIGTERM.
+
+    Disengagements, exposure, clips, jobs, rollouts, and how far each consumer group is behind.
+    """
+    from fleet.exporter import run_exporter
+
+    run_exporter(kafka, prefix, address, port, lag_every, idle)

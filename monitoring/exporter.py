@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import singledispatchmethod
 from types import TracebackType
 from typing import TypeVar
@@ -21,6 +21,8 @@ from streams.contracts.scenarios import Scenario
 
 Value = TypeVar("Value")
 Instrument = Counter | Gauge | Histogram
+Place = tuple[str, str, int, int, int]
+"""Group, topic, partition, offset at which the group goes on, offset of the next record to come."""
 
 OTHER = "other"
 MAX_LABEL_VALUES = 200
@@ -52,6 +54,8 @@ class Exporter:
         self._max_values = max_label_values
         self._values: dict[tuple[str, str], set[str]] = {}
         self._requested_ns: OrderedDict[str, int] = OrderedDict()
+        self._lagging: set[tuple[str, ...]] = set()
+        self._offsets: dict[tuple[str, ...], int] = {}
 
     def observe(self, message: Message) -> None:
         """Count a message."""
@@ -65,6 +69,23 @@ class Exporter:
         self._add(m.STAGE_RECORDS, stage, by=records)
         self._sample(m.STAGE_SECONDS, stage, value=seconds)
         self._set(m.STAGE_LAG, stage, value=lag_s)
+
+    def places(self, places: Iterable[Place]) -> None:
+        """Where groups stand, all of them at once; the gauges of groups that are gone go too. Groups beyond the
+        bound on label values are left out and counted as overflows."""
+        seen: set[tuple[str, ...]] = set()
+        for group, topic, partition, committed, end in places:
+            name = self._bounded(m.CONSUMER_LAG, "group", group)
+            if name == OTHER:
+                continue
+            at = (name, topic, str(partition))
+            seen.add(at)
+            self._set(m.CONSUMER_LAG, *at, value=max(end - committed, 0))
+            self._offset(m.CONSUMER_RECORDS, at, committed)
+            self._offset(m.TOPIC_RECORDS, at[1:], end)
+        for gone in self._lagging - seen:
+            self._instruments[m.CONSUMER_LAG.name].remove(*gone)
+        self._lagging = seen
 
     def text(self) -> str:
         """All metrics in Prometheus' text format."""
@@ -148,6 +169,12 @@ class Exporter:
             self._set(m.ROLLOUT_METERS, cohort, name, value=arm.km * 1e3)
             self._set(m.ROLLOUT_EVENTS, cohort, name, value=arm.disengagements)
             self._set(m.ROLLOUT_SILENT, cohort, name, value=arm.silent)
+
+    def _offset(self, metric: m.Metric, at: tuple[str, ...], offset: int) -> None:
+        """Count by how much an offset has moved on; a group that was sent back has done nothing new."""
+        before = self._offsets.get((metric.name, *at), offset)
+        self._add(metric, *at, by=max(offset - before, 0))
+        self._offsets[metric.name, *at] = offset
 
     def _repeated(self, message: Message) -> bool:
         name = message_id(message)

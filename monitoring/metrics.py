@@ -88,6 +88,26 @@ STAGE_RECORDS = Metric("fleetwheel_stage_records_total", _C, "Records a stage ha
 STAGE_LAG = Metric("fleetwheel_stage_lag_seconds", _G, "Age of the newest record a stage has taken.", ("stage",))
 STAGE_SECONDS = Metric("fleetwheel_stage_step_seconds", _H, "Time for one batch.", ("stage",), _STEP_S)
 
+# The topics and who reads them.
+TOPIC_RECORDS = Metric(
+    "fleetwheel_topic_records_total",
+    _C,
+    "Records written since the exporter began to look.",
+    ("topic", "partition"),
+)
+CONSUMER_RECORDS = Metric(
+    "fleetwheel_consumer_records_total",
+    _C,
+    "Records that a group has committed since the exporter began to look.",
+    ("group", "topic", "partition"),
+)
+CONSUMER_LAG = Metric(
+    "fleetwheel_consumer_lag_records",
+    _G,
+    "Records that a group has not committed yet.",
+    ("group", "topic", "partition"),
+)
+
 # Learning and shipping.
 JOBS = Metric(
     "fleetwheel_jobs_total", _C, "Learning jobs; state is requested, started, pass, fail, error.", ("state",)

@@ -134,6 +134,28 @@ def test_a_rollout_is_in_one_state() -> None:
     assert value(exporter, metrics.RELEASE_VERSION, "cpu") == 3.0
 
 
+def test_lag_and_throughput_come_from_offsets() -> None:
+    exporter = Exporter()
+    exporter.places([("g", "fleet.events", 0, 10, 30), ("h", "fleet.events", 0, 0, 30)])
+    assert value(exporter, metrics.CONSUMER_LAG, "g", "fleet.events", "0") == 20.0
+    assert value(exporter, metrics.CONSUMER_RECORDS, "g", "fleet.events", "0") == 0.0
+    exporter.places([("g", "fleet.events", 0, 25, 40)])
+    exporter.places([("g", "fleet.events", 0, 5, 40)])
+    exporter.places([("g", "fleet.events", 0, 7, 40)])
+    assert value(exporter, metrics.CONSUMER_LAG, "g", "fleet.events", "0") == 33.0
+    assert value(exporter, metrics.CONSUMER_RECORDS, "g", "fleet.events", "0") == 17.0
+    assert value(exporter, metrics.TOPIC_RECORDS, "fleet.events", "0") == 10.0
+    assert value(exporter, metrics.CONSUMER_LAG, "h", "fleet.events", "0") is None, "a group that is gone"
+
+
+def test_more_groups_than_there_is_room_for_are_counted_and_left_out() -> None:
+    exporter = Exporter(max_label_values=2)
+    exporter.places([(f"g{n}", "fleet.events", 0, 0, n) for n in range(5)])
+    lags = [s for f in exporter.registry.collect() for s in f.samples if s.name == metrics.CONSUMER_LAG.name]
+    assert {s.labels["group"] for s in lags} == {"g0", "g1"}
+    assert value(exporter, metrics.LABEL_OVERFLOWS, metrics.CONSUMER_LAG.name, "group") == 3.0
+
+
 def test_labels_are_bounded() -> None:
     exporter = Exporter(max_label_values=3)
     for i in range(10):

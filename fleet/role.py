@@ -1,0 +1,75 @@
+"""A role over a broker: work, wait where the broker is away, stop when asked. What worker, exporter and registrar
+share."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from registry.errors import Retry as StoreRetry
+from streams.transport.base import ConnectionFailed, Retry
+from streams.transport.kafka import KafkaConfig, KafkaTransport
+
+WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+Work = Callable[[KafkaTransport], int]
+"""One round; how much it did. May wait a second for records; raises Retry where it is to be done again on a new
+connection."""
+
+
+def stop_on_signals() -> threading.Event:
+    """Set by SIGINT and SIGTERM: the round that runs is finished first."""
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    return stop
+
+
+def run_role(
+    name: str, kafka: KafkaConfig, begin: Callable[[], Work], stop: threading.Event, idle_s: float | None = None
+) -> None:
+    """Rounds until `stop` is set or nothing was done for `idle_s`; `begin` is called for every new connection.
+    Raises ConnectionFailed where the broker cannot be reached at the start; later the role waits for it."""
+    failures, began, idle_since = 0, False, time.monotonic()
+    while not stop.is_set():
+        try:
+            transport = KafkaTransport(kafka)
+        except ConnectionFailed as error:
+            if not began:
+                raise
+            failures = _wait(name, error, failures, stop)
+            continue
+        began, work = True, begin()
+        try:
+            while not stop.is_set():
+                idle_since = time.monotonic() if work(transport) else idle_since
+                failures = 0
+                if idle_s is not None and time.monotonic() - idle_since > idle_s:
+                    return
+        except (Retry, StoreRetry) as error:
+            failures = _wait(name, error, failures, stop)
+        finally:
+            _close(transport)
+
+
+def say(name: str, text: str) -> None:
+    """A line for the log, on stderr."""
+    sys.stderr.write(f"fleet {name}: {text}\n")
+    sys.stderr.flush()
+
+
+def _wait(name: str, error: Exception, failures: int, stop: threading.Event) -> int:
+    wait_s = WAITS_S[min(failures, len(WAITS_S) - 1)]
+    say(name, f"{error}; goes on from the last commit in {wait_s:g} s")
+    stop.wait(wait_s)
+    return failures + 1
+
+
+def _close(transport: KafkaTransport) -> None:
+    """What was not flushed comes again from the last commit, so a broker that is away may keep it."""
+    try:
+        transport.close()
+    except Retry:
+        return
