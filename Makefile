@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup demo test lint format kafka lock golden clean
+.PHONY: help setup demo test lint format kafka lock golden dashboards clean
 help:           ## This list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -48,6 +48,9 @@ lock: $(UV)     ## Resolve the dependencies anew
 
 golden: setup   ## Write the golden files anew; review their diff
 	$(BIN)/python -m tests.golden.regenerate
+
+dashboards: setup ## Write Grafana's boards anew from monitoring/dashboards
+	$(BIN)/python -m monitoring.dashboards
 
 clean:          ## Remove what was built and run
 	rm -rf .venv build runs

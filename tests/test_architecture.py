@@ -42,6 +42,7 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "fsspec": ("registry.backends", "registry.store"),
     "s3fs": ("registry.backends",),
     "prometheus_client": ("monitoring.exporter",),
+    "grafana_foundation_sdk": ("monitoring.dashboards",),
     "panda3d": ("simulation.panda", "simulation.cameras"),
     "torch": ("model",),
     "cel_expr_python": ("edge.agent.expressions",),
