@@ -1,0 +1,140 @@
+"""Roles as processes over a real broker: they work, tell, and stop when asked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fleet.kafka import NativeKafka
+from registry.clips import ClipIndex
+from streams.contracts.jobs import JobFinished, JobRequested
+from streams.transport.base import Record
+from streams.transport.dead_letter import send_to_dead_letters
+from streams.transport.kafka import KafkaConfig, KafkaTransport
+from streams.transport.messages import Inbox, send
+from tests.conftest import ROOT, fleet
+from tests.samples import T0, archived, event, telemetry
+
+pytestmark = pytest.mark.services
+_prefixes = (f"role{n}." for n in itertools.count())
+
+
+@pytest.fixture
+def transport(broker: NativeKafka) -> Iterator[KafkaTransport]:
+    transport = KafkaTransport(KafkaConfig(broker.bootstrap, prefix=next(_prefixes)))
+    yield transport
+    transport.close()
+
+
+@contextmanager
+def role(transport: KafkaTransport, *words: str, until: str) -> Iterator[str]:
+    """A role that has said this; its line. Ends it by SIGTERM, which it must obey with status 0."""
+    told = ("--kafka", transport.config.bootstrap, "--prefix", transport.config.prefix)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from fleet.cli import main; main()", *words, *told],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        yield next(line for line in process.stderr if until in line)
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(60) == 0, rest
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_worker_ends_what_it_cannot_do_and_stops_when_asked(transport: KafkaTransport, tmp_path: Path) -> None:
+    request = JobRequested("e" * 64, "dreaming", time.time_ns(), "", "quick", [])
+    inbox = Inbox(transport, "test", ("learning.jobs",))
+    with role(transport, "worker", "--config", "quick", "--home", str(tmp_path), until="takes jobs"):
+        send(transport, "learning.jobs", request)
+        transport.flush()
+        ends: list[JobFinished] = []
+        while not ends:
+            ends = [m for m in inbox.receive(time.time_ns(), timeout_s=5.0) if isinstance(m, JobFinished)]
+    assert (ends[0].fingerprint, ends[0].verdict) == ("e" * 64, "error")
+    assert "dreaming" in ends[0].reasons[0]
+    assert (tmp_path / "releases" / "metadata" / "1.root.json").exists()
+
+
+def test_archived_clips_become_findable(transport: KafkaTransport, tmp_path: Path) -> None:
+    for name in ("clip-1", "clip-2", "clip-1"):
+        send(transport, "fleet.archive", archived(name))
+    transport.flush()
+    done = fleet(
+        *("registrar", "--idle", "2", "--home", str(tmp_path)),
+        *("--kafka", transport.config.bootstrap, "--prefix", transport.config.prefix),
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(c.clip_id for c in ClipIndex(tmp_path / "clips.sqlite").find()) == ["clip-1", "clip-2"]
+
+
+def test_the_exporter_serves_messages_and_lag(transport: KafkaTransport) -> None:
+    now_ns = time.time_ns()
+    for n in range(4):
+        send(transport, "fleet.telemetry", telemetry(n, time_ns=now_ns))
+    transport.flush()
+    with role(transport, "exporter", "--port", "0", "--lag-every", "1", until="metrics: ") as line:
+        url = line.split()[-1]
+        ends, text = time.monotonic() + 60, ""
+        while "fleetwheel_consumer_lag_records{" not in text and time.monotonic() < ends:
+            time.sleep(0.5)
+            text = urllib.request.urlopen(url, timeout=10).read().decode()
+    assert 'group="exporter"' in text
+    assert "fleetwheel_exposure_meters_total{" in text
+    lags = [x for x in text.splitlines() if x.startswith("fleetwheel_consumer_lag_records{")]
+    assert all('topic="fleet.telemetry"' in x for x in lags)
+
+
+def test_recorded_topics_run_dry_and_lag_is_told(transport: KafkaTransport, tmp_path: Path) -> None:
+    config, now_ns = transport.config, time.time_ns()
+    where = ("--kafka", config.bootstrap, "--prefix", config.prefix)
+    for n in range(30):
+        send(transport, "fleet.events", event(n, f"car-{n % 3}", time_ns=now_ns))
+    transport.flush()
+    reader = Inbox(transport, "some-group", ("fleet.events",))
+    while reader.lag():
+        reader.receive(now_ns, timeout_s=1.0)
+    reader.done()
+    path = tmp_path / "events.jsonl"
+    assert fleet("streams", "record", *where, "--topics", "fleet.events", "--out", str(path)).returncode == 0
+    assert len(path.read_text().splitlines()) == 30
+    told = [
+        json.loads(fleet("streams", "dry-run", "novelty", "--json", *source).stdout)
+        for source in (("--input", str(path)), where, (*where, "--from", "1h"), (*where, "--to", "1h"))
+    ]
+    assert told[0] == told[1] == told[2]
+    assert told[0]["emitted"] == {"fleet.scenarios": 30}
+    assert told[3]["records"] == 0
+    assert not transport.end_offsets(["fleet.scenarios"])["fleet.scenarios", 0], "nothing was written"
+    lag = json.loads(fleet("streams", "lag", *where, "--json").stdout)
+    assert [(r["group"], r["topic"], r["lag"]) for r in lag["rows"]] == [("some-group", "fleet.events", 0)]
+    assert fleet("topics", "diff", *where).returncode == 0
+
+
+def test_dead_letters_are_listed_shown_and_sent_again(transport: KafkaTransport) -> None:
+    where = ("--kafka", transport.config.bootstrap, "--prefix", transport.config.prefix)
+    record = Record("fleet.events", 3, 7, b"car-1", (("ce_type", b"x"),), b"{not json")
+    send_to_dead_letters(transport, record, "malformed", "not JSON", T0)
+    transport.flush()
+    (letter,) = json.loads(fleet("streams", "dead-letters", "list", *where, "--json").stdout)
+    assert (letter["number"], letter["topic"], letter["reason"]) == (0, "fleet.events", "malformed")
+    shown = json.loads(fleet("streams", "dead-letters", "show", "0", *where).stdout)
+    assert shown["value_text"] == "{not json"
+    assert fleet("streams", "dead-letters", "show", "5", *where).returncode == 1
+    assert fleet("streams", "dead-letters", "replay", "0", *where).returncode == 0
+    assert sum(transport.end_offsets(["fleet.events"]).values()) == 1
