@@ -45,6 +45,9 @@ kafka: setup    ## A native Apache Kafka on 127.0.0.1:9092 (Java 17, Maven); Ctr
 lock: $(UV)     ## Resolve the dependencies anew
 	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream --extra learn --group dev -o requirements/dev.txt
 	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes -o requirements/vehicle.txt
+	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream -o requirements/stream.txt
+	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream --extra learn -o requirements/learn.txt
+	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra tracking -o requirements/tracking.txt
 
 golden: setup   ## Write the golden files anew; review their diff
 	$(BIN)/python -m tests.golden.regenerate
