@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup demo test lint format kafka lock golden dashboards clean
+.PHONY: help setup demo test lint format kafka flink lock golden dashboards clean
 help:           ## This list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -42,12 +42,19 @@ format: setup   ## Format and sort imports
 kafka: setup    ## A native Apache Kafka on 127.0.0.1:9092 (Java 17, Maven); Ctrl-C ends it
 	$(BIN)/fleet kafka
 
+flink: setup    ## Flink's own environment in build/envs/flink and its jars (750 MB, Java 17, Maven; half a minute)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) build/envs/flink
+	$(UV) pip sync --quiet --python build/envs/flink --require-hashes requirements/flink.txt
+	$(BIN)/python -m fleet.flink
+
 lock: $(UV)     ## Resolve the dependencies anew
-	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream --extra learn --group dev -o requirements/dev.txt
+	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream --extra faust --extra learn --group dev -o requirements/dev.txt
 	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes -o requirements/vehicle.txt
-	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream -o requirements/stream.txt
+	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream --extra faust -o requirements/stream.txt
 	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream --extra learn -o requirements/learn.txt
 	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra tracking -o requirements/tracking.txt
+	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra flink -o requirements/flink.txt
+	$(UV) pip compile --quiet requirements/build.in --python-version 3.11 --generate-hashes -o requirements/build.txt
 
 golden: setup   ## Write the golden files anew; review their diff
 	$(BIN)/python -m tests.golden.regenerate

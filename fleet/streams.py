@@ -9,7 +9,11 @@ from typing import Annotated
 
 import typer
 
-ENGINES: dict[str, str] = {"batch": "fleet.run_batch:run"}
+ENGINES: dict[str, str] = {
+    "batch": "fleet.run_batch:run",
+    "faust": "fleet.run_faust:run",
+    "flink": "fleet.run_flink:run",
+}
 """Engine -> "module:function"; the function takes RunOptions and returns when it was stopped. Modules are imported
 only when their engine is asked for: each has its own libraries."""
 
@@ -41,6 +45,12 @@ class RunOptions:
     """Of the engine or its client: NAME=VALUE."""
     idle_s: float | None
     """Stop after so long without a record; None: run until stopped."""
+    master: str = ""
+    """flink: a session cluster; empty: a cluster inside the process."""
+    parallelism: int = 1
+    checkpoints: str = "runs/flink/checkpoints"
+    restore: str = ""
+    """flink: "latest", a checkpoint, or empty."""
 
 
 @app.command(
@@ -65,6 +75,14 @@ def run(
     idle: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so long without a record.")
     ] = None,
+    master: Annotated[str, typer.Option(metavar="HOST:PORT", help="flink: submit to this session cluster.")] = "",
+    parallelism: Annotated[int, typer.Option(min=1, max=128, help="flink: subtasks of each stage.")] = 1,
+    checkpoints: Annotated[
+        str, typer.Option(metavar="URI", help="flink: folder or URL of the checkpoints.")
+    ] = "runs/flink/checkpoints",
+    restore: Annotated[
+        str, typer.Option(metavar="latest|PATH", help="flink: go on from the newest checkpoint, or from this one.")
+    ] = "",
 ) -> None:
     """Run stages on an engine until Ctrl-C or SIGTERM.
 
@@ -82,6 +100,10 @@ def run(
         store=store,
         settings=dict(_setting(s) for s in settings or ()),
         idle_s=idle,
+        master=master,
+        parallelism=parallelism,
+        checkpoints=checkpoints,
+        restore=restore,
     )
     runner(engine)(options)
 

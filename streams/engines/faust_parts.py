@@ -1,0 +1,128 @@
+"""Faust's parts with what its settings do not offer: readers that see only what is committed, an idempotent
+producer, positions from the journals, and one active worker for flows of scope "fleet"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaConsumer
+from aiokafka.cluster import ClusterMetadata
+from faust.assignor.client_assignment import ClientAssignment
+from faust.assignor.partition_assignor import (
+    ClientAssignmentMapping,
+    CopartitionedGroups,
+    MemberAssignmentMapping,
+    MemberMetadataMapping,
+    MemberSubscriptionMapping,
+    PartitionAssignor,
+)
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+Positions = Mapping[TP, int]
+
+
+class _Thread(driver.AIOKafkaConsumerThread):
+    """Reads committed records alone: what writes upstream may use transactions."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
+class _Consumer(driver.Consumer):
+    """Goes on where the journals say: Faust's commits may run ahead, as it acknowledges what a rebalance skips."""
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        committed = dict(await super().seek_to_committed())
+        assert isinstance(self.app, JournaledApp)
+        known = {tp: offset for tp, offset in self.app.positions().items() if tp in self.assignment()}
+        for tp, offset in known.items():
+            await self.seek(tp, offset)
+        return committed | known
+
+
+class _Producer(driver.Producer):
+    """A retry neither doubles nor overtakes."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+    Producer = _Producer
+
+
+class OneForTheFleet(PartitionAssignor):
+    """Topics of the fleet's flows, and their changelogs, all go to one worker: to the one that has them already,
+    or to the first by name. The others are spread by Faust."""
+
+    _holding: Mapping[str, int]
+
+    def _perform_assignment(
+        self, cluster: ClusterMetadata, member_metadata: MemberMetadataMapping
+    ) -> MemberAssignmentMapping:
+        held = {m: self._get_client_metadata(data).assignment.actives for m, data in member_metadata.items()}
+        self._holding = {m: sum(len(held[m].get(t, ())) for t in self._fleet_topics()) for m in sorted(held)}
+        return super()._perform_assignment(cluster, member_metadata)
+
+    def _get_copartitioned_groups(  # type: ignore[override]  # a class method that is called on the object
+        self, topics: set[str], cluster: ClusterMetadata, subscriptions: MemberSubscriptionMapping
+    ) -> CopartitionedGroups:
+        """The fleet's topics are in groups of their own, so that spreading the others does not count them."""
+        groups = super()._get_copartitioned_groups(topics, cluster, subscriptions)
+        fleet = self._fleet_topics()
+        return {
+            number: [part for some in sets for part in (some - fleet, some & fleet) if part]
+            for number, sets in groups.items()
+        }
+
+    def _global_table_standby_assignments(
+        self, assignments: ClientAssignmentMapping, partitions_by_topic: Mapping[str, int]
+    ) -> ClientAssignmentMapping:
+        assignments = super()._global_table_standby_assignments(assignments, partitions_by_topic)
+        one = max(self._holding, key=lambda m: (self._holding[m], [-ord(c) for c in m]))
+        for topic in self._fleet_topics():
+            _gather(topic, assignments, one)
+        return assignments
+
+    def _fleet_topics(self) -> set[str]:
+        assert isinstance(self.app, JournaledApp)
+        return self.app.fleet_topics
+
+
+def _gather(topic: str, assignments: Mapping[str, ClientAssignment], one: str) -> None:
+    parts = {p for a in assignments.values() for p in a.actives.pop(topic, ())}
+    if parts:
+        assignments[one].actives[topic] = sorted(parts)
+
+
+class JournaledApp(faust.App):
+    """An application whose state and positions lie in journals."""
+
+    fleet_topics: set[str]
+    positions: Callable[[], Positions]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        fleet_topics: Iterable[str],
+        positions: Callable[[], Positions],
+        **options: Any,  # noqa: ANN401  # Faust's settings
+    ) -> None:
+        super().__init__(name, PartitionAssignor=OneForTheFleet, **options)
+        self.fleet_topics, self.positions = set(fleet_topics), positions
+
+    def _new_transport(self) -> _Transport:
+        return _Transport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> _Transport:
+        return _Transport(self.conf.broker_producer, self)
