@@ -1,0 +1,151 @@
+"""The Flink environment: its jars, and a Python of its own, because apache-flink pins what others need newer. Jobs
+are processes of it; nothing here imports Flink."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+import streams.engines.flink as sources
+from streams.engines.flink.config import FlinkConfig
+
+SOURCES = Path(str(sources.__file__)).parent
+ROOT = SOURCES.parents[2]
+HINT = "run `make flink`, which makes it (some 750 MB; Java 17, Maven)"
+
+
+class FlinkUnavailable(OSError):
+    """The environment, Java or Maven is missing: the message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlinkEnvironment:
+    """Where it lies."""
+
+    venv: Path = ROOT / "build" / "envs" / "flink"
+    directory: Path = ROOT / "build" / "flink"
+    """Jars, and the logs of what runs without a folder of its own."""
+
+    @property
+    def python(self) -> Path:
+        """The interpreter that has PyFlink."""
+        return self.venv / "bin" / "python"
+
+    @property
+    def packages(self) -> Path:
+        """Its site-packages. Raises FlinkUnavailable."""
+        found = sorted(self.venv.glob("lib/python3*/site-packages/pyflink"))
+        if not found:
+            raise FlinkUnavailable(f"there is no Flink environment at {self.venv}: {HINT}")
+        return found[0].parent
+
+    @property
+    def jars(self) -> tuple[str, ...]:
+        """What a job brings along: the connector, its libraries and our own classes."""
+        return tuple(sorted(str(p) for p in (self.directory / "jars").glob("*.jar")))
+
+    @property
+    def lib(self) -> Path:
+        """Flink's own jars, with the Prometheus reporter among them."""
+        return self.directory / "lib"
+
+    def missing(self) -> str:
+        """Why no job can be started; "" where one can."""
+        if not list(self.venv.glob("lib/python3*/site-packages/pyflink")):
+            return f"there is no Flink environment at {self.venv}: {HINT}"
+        if not (self.directory / f".{_stamp()}").exists():
+            return f"the jars in {self.directory} are missing or of an older version: {HINT}"
+        return "" if shutil.which("java") else "Java 17 runs Flink: install a JRE (openjdk-17-jre-headless)"
+
+    def check(self) -> FlinkEnvironment:
+        """Itself. Raises FlinkUnavailable."""
+        if reason := self.missing():
+            raise FlinkUnavailable(reason)
+        return self
+
+    def variables(self, logs: Path, heap_mb: int = 1024) -> dict[str, str]:
+        """What a process of Flink finds in its environment."""
+        logs.mkdir(parents=True, exist_ok=True)
+        return os.environ | {
+            "FLINK_LIB_DIR": str(self.lib),
+            "FLINK_LOG_DIR": str(logs),
+            # In thread mode the JVM hosts Python and must find our code and that of the environment.
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.packages)]),
+            "PATH": os.pathsep.join([str(self.venv / "bin"), os.environ.get("PATH", "")]),
+            "JAVA_TOOL_OPTIONS": f"-Xmx{heap_mb}m",
+            # NumPy's threads spin and take the cores from the JVM.
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+
+    def submit(self, configs: list[FlinkConfig], logs: Path, heap_mb: int = 1024) -> subprocess.Popen[str]:
+        """Start a job; it says on stdout, a JSON object a line, when it has started and when it ended. SIGTERM
+        ends it. Raises FlinkUnavailable."""
+        self.check()
+        environment = self.variables(logs, heap_mb)
+        words = [str(self.python), "-m", "streams.engines.flink_job"]
+        for number, config in enumerate(configs):
+            path = logs / f"job-{number}.json"
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+            words.append(str(path))
+        with (logs / "job.log").open("ab") as log:
+            return subprocess.Popen(
+                words, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
+
+    def prepare(self) -> FlinkEnvironment:
+        """Bring the jars and compile our own, once. Raises FlinkUnavailable."""
+        done = self.directory / f".{_stamp()}"
+        if done.exists():
+            return self
+        for tool, what in (("mvn", "Maven (Debian: maven)"), ("javac", "a JDK 17 (openjdk-17-jdk-headless)")):
+            if shutil.which(tool) is None:
+                raise FlinkUnavailable(f"{tool} is not installed: the Flink jars need {what}")
+        shutil.rmtree(self.directory, ignore_errors=True)
+        jars = self.directory / "jars"
+        command = ["mvn", "-q", "-B", "-f", str(SOURCES / "pom.xml"), "dependency:copy-dependencies"]
+        _run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={jars}"])
+        self._link_lib()
+        self._compile(jars)
+        done.touch()
+        return self
+
+    def _link_lib(self) -> None:
+        """Where every process of Flink finds what the distribution keeps apart."""
+        flink = self.packages / "pyflink"
+        self.lib.mkdir(parents=True)
+        extra = [*flink.glob("opt/flink-python-*.jar"), *flink.glob("plugins/metrics-prometheus/*.jar")]
+        for jar in [*flink.glob("lib/*.jar"), *extra]:
+            (self.lib / jar.name).symlink_to(jar)
+
+    def _compile(self, jars: Path) -> None:
+        classes = self.directory / "classes"
+        path = f"{self.lib}/*{os.pathsep}{jars}/*"
+        java = sorted(map(str, SOURCES.glob("java/*.java")))
+        _run(["javac", "--release", "17", "-proc:none", "-d", str(classes), "-cp", path, *java])
+        with zipfile.ZipFile(jars / "fleetwheel-flink.jar", "w") as jar:
+            for file in sorted(classes.rglob("*.class")):
+                jar.write(file, file.relative_to(classes))
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise FlinkUnavailable(f"{command[0]} failed: {(done.stdout + done.stderr)[-800:].strip()}")
+
+
+def _stamp() -> str:
+    """Of what the jars are made from."""
+    files = [SOURCES / "pom.xml", *sorted(SOURCES.glob("java/*.java"))]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    FlinkEnvironment().prepare()

@@ -1,0 +1,22 @@
+package fleetwheel.flink;
+
+import java.util.Arrays;
+import org.apache.flink.api.common.functions.FlatMapFunction;
+import org.apache.flink.util.Collector;
+import org.msgpack.core.MessagePack;
+import org.msgpack.core.MessageUnpacker;
+
+/** What a batch came to, MessagePack [[topic, key, headers, value], ...], as one frame for each record. */
+public class SplitFrames implements FlatMapFunction<byte[], byte[]> {
+    @Override
+    public void flatMap(byte[] batch, Collector<byte[]> out) throws Exception {
+        try (MessageUnpacker unpacker = MessagePack.newDefaultUnpacker(batch)) {
+            int records = unpacker.unpackArrayHeader();
+            for (int i = 0; i < records; i++) {
+                int start = (int) unpacker.getTotalReadBytes();
+                unpacker.skipValue();
+                out.collect(Arrays.copyOfRange(batch, start, (int) unpacker.getTotalReadBytes()));
+            }
+        }
+    }
+}
