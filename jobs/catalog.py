@@ -10,7 +10,7 @@ from jobs.step import Step
 # What is evaluated is what ships, so compile comes before evaluate (docs/adr/0003).
 _SHIP: tuple[Step, ...] = (
     #    name        function                             reads
-    Step("compile", "jobs.compile:compile_model", ("train",)),
+    Step("compile", "jobs.compile:compile_model", ("label", "check", "train"), version=2),
     Step("evaluate", "jobs.evaluate.step:evaluate", ("label", "check", "train", "compile")),
     Step("gate", "jobs.gate:gate", ("evaluate", "compile")),
     Step("register", "jobs.register:register", ("check", "train", "compile", "evaluate", "gate"), ends=True),

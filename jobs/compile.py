@@ -6,20 +6,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from edge import compile as compiler
-from jobs.documents import Compiled, Json, Trained
+from jobs.documents import Checked, Compiled, Json, Labelled, Trained
+from jobs.label import unpack
 from jobs.naming import GRAPH
-from jobs.samples import fetch, subset
+from jobs.samples import fetch, from_clips, subset
 from jobs.step import Work
 from model.checkpoint import from_bytes
+from model.data import Samples, concatenate
 from model.export import export
 from model.open_loop import observation
 from model.policy import Observation
 from model.rig import THREE_CAMERAS
+from registry.datasets import load_dataset
 
-CALIBRATION_FRAMES = 64
-"""Real frames that calibrate, judge and time a graph."""
+FRAMES = 512
+"""Real frames that calibrate, judge and time a graph; half of them from clips where there are any, because they
+show what the base recordings lack: night, fog, other regions."""
+CLIPS = 32
+"""Clips that are read for it: few, because reading takes longer than judging."""
 
 TIMINGS = 3
 """A latency above the gate's bound is measured again this often: other processes only ever add to it."""
@@ -30,7 +37,7 @@ def compile_model(work: Work) -> Compiled:
     trained, settings = work.input("train", Trained), work.context.settings
     source, path = work.scratch / "exported.onnx", work.scratch / GRAPH
     export(from_bytes(work.store.get(trained.checkpoint)), THREE_CAMERAS, source)
-    seen = compiler.feeds(_calibration(work, trained), THREE_CAMERAS, compiler.patch_px(source))
+    seen = compiler.feeds(_frames(work, trained), THREE_CAMERAS, compiler.patch_px(source))
     for _ in range(TIMINGS):
         made = compiler.compile_model(source, seen, path, hardware=settings.hardware, ways=settings.int8)
         if made.chosen.latency.p99_ms <= settings.gate.latency_ms:
@@ -48,9 +55,21 @@ def compile_model(work: Work) -> Compiled:
     )
 
 
-def _calibration(work: Work, trained: Trained) -> Observation:
-    parts = fetch(work.store, trained.base_samples, Path(work.context.places.scratch) / "samples")
-    return observation(subset(parts, CALIBRATION_FRAMES, work.context.settings.seed))
+def _frames(work: Work, trained: Trained) -> Observation:
+    settings = work.context.settings
+    base = fetch(work.store, trained.base_samples, Path(work.context.places.scratch) / "samples")
+    clips = [_clip_frames(work)] if "check" in work.inputs else []
+    share = FRAMES // (1 + len(clips))
+    return observation(concatenate([subset(p, share, settings.seed) for p in (base, *([c] for c in clips))]))
+
+
+def _clip_frames(work: Work) -> Samples:
+    """Frames of some of the clips that it was taught from, spread evenly over them."""
+    clips = load_dataset(work.store, work.input("check", Checked).dataset).clips
+    labels = unpack(work.store.get(work.input("label", Labelled).labels))
+    labelled = [c for c in clips if c.clip_id in labels and labels[c.clip_id].valid.any()]
+    chosen = np.unique(np.linspace(0, len(labelled) - 1, CLIPS).astype(int))
+    return from_clips(work.store, [labelled[i] for i in chosen], labels, work.progress)
 
 
 def _without_path(made: compiler.Compiled) -> Json:

@@ -90,8 +90,9 @@ class Settings(Struct, frozen=True):
     gate: GatePolicy = GatePolicy()
     hardware: Name = "cpu-x86-64"
     """Cohort that the bundle is built for."""
-    int8: tuple[str, ...] = ("int8-static",)
-    """Ways of quantising to try (edge.quantize.WAYS); one alone, so that timing has no say."""
+    int8: tuple[str, ...] = ("int8-weights", "int8-dynamic")
+    """Ways of quantising to try, in this order (edge.quantize.WAYS). Timing decides only where one is clearly
+    faster (edge.compile.AS_FAST)."""
     model_name: Id = "driver"
     """Registered model in MLflow; its alias `champion` is what drives."""
     base_samples: tuple[str, ...] = ()
