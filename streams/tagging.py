@@ -1,4 +1,5 @@
-"""Tagging: ODD tags (ISO 34503) and scenario tags of an event, from its signals, kind and cause. Two tables.
+"""Tagging: ODD tags (ISO 34503) and scenario tags of an event, from its signals, kind and cause. Two tables,
+applied to a whole batch at once: few combinations of tags occur, so an event's are looked up by one number.
 
 Thresholds: hard braking from RSS's comfortable bound (3.5 m/s²); time gap below 1 s is tailgating (half of the
 common two-second rule); lateral acceleration 4.89 m/s² is nuPlan's comfort bound.
@@ -6,22 +7,25 @@ common two-second rule); lateral acceleration 4.89 m/s² is nuPlan's comfort bou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from streams.contracts.codec import Message
 from streams.contracts.drive import Trigger, TriggerEvent
 from streams.contracts.odd import (
     ACCELERATION,
+    FOG_BELOW_M,
+    LIGHT,
+    NIGHT_BELOW,
     SPEED,
+    SPEED_BANDS,
     UNKNOWN,
+    VISIBILITY,
     YAW_RATE,
     drive_side,
-    illumination,
-    odd_cell,
-    speed_band,
-    visibility,
 )
 from streams.contracts.scenarios import Scenario
 from streams.stage import Emit, Outcome
@@ -41,63 +45,76 @@ LATERAL_MPS2 = 4.89
 TAILGATING_MS = 1000.0
 STANDING_KMH = 1.0
 
+_CAUSES = {"lateral": 1, "collision": 2, "stop_sign": 3, "red_light": 4, "pedestrian": 5, "stuck": 6}
+"""Of a disengagement, by number; 0 for any other."""
 
-def precipitation(signals: dict[str, float]) -> str:
-    """ "dry", "rain", "heavy_rain" or "unknown" (ISO 34503, environmental conditions: rainfall)."""
-    intensity = signals.get(RAIN)
-    if intensity is None:
-        return UNKNOWN
-    return "dry" if intensity < 5 else "rain" if intensity < 60 else "heavy_rain"
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
-def lateral_mps2(signals: dict[str, float]) -> float:
-    """Yaw rate times speed, m/s²; 0 where one is not known."""
-    return math.radians(signals.get(YAW_RATE, 0.0)) * signals.get(SPEED, 0.0) / 3.6
+class Columns:
+    """B events by column."""
+
+    def __init__(self, events: Sequence[TriggerEvent]) -> None:
+        self.events = events
+        self._signals = [e.signals for e in events]
+        self._columns: dict[str, Floats] = {}
+        self._causes = np.array([_CAUSES.get(e.cause, 0) for e in events])
+
+    def signal(self, name: str) -> Floats:
+        """[B] in the signal's unit; NaN where it did not come."""
+        if name not in self._columns:
+            none = np.nan
+            self._columns[name] = np.array([s.get(name, none) for s in self._signals])
+        return self._columns[name]
+
+    def on(self, name: str) -> Flags:
+        """[B] whether a switch is on."""
+        return self.signal(name) > 0.5
+
+    def kind(self, kind: Trigger) -> Flags:
+        """[B]."""
+        return np.array([e.kind is kind for e in self.events], bool)
+
+    def cause(self, cause: str) -> Flags:
+        """[B]."""
+        return np.asarray(self._causes == _CAUSES[cause])
+
+    def lateral_mps2(self) -> Floats:
+        """[B] yaw rate times speed, m/s²."""
+        return np.radians(self.signal(YAW_RATE)) * self.signal(SPEED) / 3.6
 
 
-def _on(signal: str) -> Callable[[TriggerEvent], bool]:
-    return lambda e: e.signals.get(signal, 0.0) > 0.5
-
-
-def _cause(cause: str) -> Callable[[TriggerEvent], bool]:
-    return lambda e: e.cause == cause
-
-
-ODD: tuple[tuple[str, Callable[[TriggerEvent], str]], ...] = (
-    # Scenery, environmental conditions, dynamic elements: the order of ISO 34503.
-    ("drive_side", lambda e: drive_side(e.region)),
-    ("illumination", lambda e: illumination(e.signals)),
-    ("visibility", lambda e: visibility(e.signals)),
-    ("precipitation", lambda e: precipitation(e.signals)),
-    ("speed_band", lambda e: speed_band(e.signals)),
+ODD: tuple[tuple[str, str, tuple[float, ...], tuple[str, ...]], ...] = (
+    # Tag, signal, limits, words: below the first limit the first word, and so on. ISO 34503's order: scenery
+    # ("drive_side", by the region alone, stands before these), environmental conditions, dynamic elements.
+    ("illumination", LIGHT, (NIGHT_BELOW,), ("night", "day")),
+    ("visibility", VISIBILITY, (FOG_BELOW_M,), ("fog", "clear")),
+    ("precipitation", RAIN, (5.0, 60.0), ("dry", "rain", "heavy_rain")),
+    ("speed_band", SPEED, tuple(limit for limit, _ in SPEED_BANDS[:-1]), tuple(word for _, word in SPEED_BANDS)),
 )
+_SIDES = ("left", "right", UNKNOWN)
+_CELL = ("drive_side", "illumination", "visibility", "speed_band")
+"""The tags that exposure is counted by (streams.contracts.odd.odd_cell)."""
 
-SCENARIOS: tuple[tuple[str, Callable[[TriggerEvent], bool]], ...] = (
-    ("takeover", lambda e: e.kind is Trigger.DISENGAGEMENT),
-    ("lane_keeping", _cause("lateral")),
-    ("conflict", _cause("collision")),
-    ("stop_sign", _cause("stop_sign")),
-    ("traffic_light", _cause("red_light")),
-    ("vulnerable_road_user", _cause("pedestrian")),
-    ("stalled", _cause("stuck")),
-    ("hard_brake", lambda e: e.signals.get(ACCELERATION, 0.0) <= HARD_BRAKE_MPS2),
-    ("emergency_brake", _on(EMERGENCY_BRAKE)),
-    ("slippery", lambda e: _on(ABS_ENGAGED)(e) or _on(STABILITY_ENGAGED)(e)),
-    ("sharp_turn", lambda e: abs(lateral_mps2(e.signals)) >= LATERAL_MPS2),
-    ("tailgating", lambda e: 0.0 < e.signals.get(TIME_GAP, 0.0) < TAILGATING_MS),
-    ("obstacle_ahead", _on(OBSTACLE_WARNING)),
-    ("lane_departure", _on(LANE_DEPARTURE)),
-    ("standing", lambda e: abs(e.signals.get(SPEED, math.inf)) < STANDING_KMH),
-    ("unlit", lambda e: illumination(e.signals) == "night"),
+SCENARIOS: tuple[tuple[str, Callable[[Columns], Flags]], ...] = (
+    ("takeover", lambda c: c.kind(Trigger.DISENGAGEMENT)),
+    ("lane_keeping", lambda c: c.cause("lateral")),
+    ("conflict", lambda c: c.cause("collision")),
+    ("stop_sign", lambda c: c.cause("stop_sign")),
+    ("traffic_light", lambda c: c.cause("red_light")),
+    ("vulnerable_road_user", lambda c: c.cause("pedestrian")),
+    ("stalled", lambda c: c.cause("stuck")),
+    ("hard_brake", lambda c: c.signal(ACCELERATION) <= HARD_BRAKE_MPS2),
+    ("emergency_brake", lambda c: c.on(EMERGENCY_BRAKE)),
+    ("slippery", lambda c: c.on(ABS_ENGAGED) | c.on(STABILITY_ENGAGED)),
+    ("sharp_turn", lambda c: np.abs(c.lateral_mps2()) >= LATERAL_MPS2),
+    ("tailgating", lambda c: (c.signal(TIME_GAP) > 0) & (c.signal(TIME_GAP) < TAILGATING_MS)),
+    ("obstacle_ahead", lambda c: c.on(OBSTACLE_WARNING)),
+    ("lane_departure", lambda c: c.on(LANE_DEPARTURE)),
+    ("standing", lambda c: np.abs(c.signal(SPEED)) < STANDING_KMH),
+    ("unlit", lambda c: c.signal(LIGHT) < NIGHT_BELOW),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TaggingConfig:
-    """The tables that are applied."""
-
-    odd: tuple[tuple[str, Callable[[TriggerEvent], str]], ...] = ODD
-    scenarios: tuple[tuple[str, Callable[[TriggerEvent], bool]], ...] = SCENARIOS
 
 
 class Tagging:
@@ -105,22 +122,17 @@ class Tagging:
 
     name = "tagging"
 
-    def __init__(self, config: TaggingConfig | None = None) -> None:
-        self.config = config or TaggingConfig()
-
     def initial(self) -> None:
         """There is none."""
 
     def step(self, state: None, batch: Sequence[Message], now_ns: int) -> Outcome[None]:
         """A scenario for each event."""
         events = [e for e in batch if isinstance(e, TriggerEvent)]
-        return Outcome(state, tuple(Emit("events.tagged", self.tag(e)) for e in events))
+        return Outcome(state, tuple(Emit("events.tagged", s) for s in tag_all(events)))
 
     def tag(self, event: TriggerEvent) -> Scenario:
         """The event with its cell and tags; novelty is not known yet."""
-        odd = {name: value(event) for name, value in self.config.odd}
-        tags = [tag for tag, applies in self.config.scenarios if applies(event)]
-        return Scenario(event, odd_cell(event.signals, event.region), odd, tags)
+        return tag_all([event])[0]
 
     def dump(self, state: None) -> bytes:
         """Empty."""
@@ -128,3 +140,45 @@ class Tagging:
 
     def load(self, data: bytes) -> None:
         """Nothing to load."""
+
+
+def tag_all(events: Sequence[TriggerEvent]) -> list[Scenario]:
+    """`Tagging.tag` for many. Events of the same tags share them: nobody writes to a message."""
+    if not events:
+        return []
+    found = [_tags(code) for code in _codes(Columns(events)).tolist()]
+    return [Scenario(e, cell, odd, tags) for e, (cell, odd, tags) in zip(events, found, strict=True)]
+
+
+def _codes(columns: Columns) -> NDArray[np.int64]:
+    """[B] one number for all tags: digits of ODD tags, then a bit for each scenario tag."""
+    code = np.array([_side(e.region) for e in columns.events], np.int64)
+    for _, signal, limits, words in ODD:
+        values = columns.signal(signal)
+        # Speed is negative in reverse; what is not finite comes from a broken sensor.
+        place = np.searchsorted(limits, np.abs(values) if signal == SPEED else values, side="right")
+        code = code * (len(words) + 1) + np.where(np.isfinite(values), place, len(words))
+    for _, applies in SCENARIOS:
+        code = code * 2 + applies(columns)
+    return code
+
+
+@lru_cache(maxsize=4096)
+def _side(region: str) -> int:
+    return _SIDES.index(drive_side(region))
+
+
+@lru_cache(maxsize=65_536)
+def _tags(code: int) -> tuple[str, dict[str, str], list[str]]:
+    """Cell, ODD tags and scenario tags of a number."""
+    tags: list[str] = []
+    for tag, _ in reversed(SCENARIOS):
+        code, on = divmod(code, 2)
+        if on:
+            tags.insert(0, tag)
+    words: dict[str, str] = {}
+    for name, _, _, known in reversed(ODD):
+        code, digit = divmod(code, len(known) + 1)
+        words[name] = (*known, UNKNOWN)[digit]
+    odd = {"drive_side": _SIDES[code], **dict(reversed(words.items()))}
+    return "/".join(odd[name] for name in _CELL), odd, tags

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from streams.contracts.codec import Message, encode
 from streams.contracts.drive import Trigger
+from streams.contracts.odd import odd_cell
 from streams.contracts.scenarios import Scenario
 from streams.tagging import (
     ABS_ENGAGED,
@@ -20,6 +21,7 @@ from streams.tagging import (
     STABILITY_ENGAGED,
     TIME_GAP,
     Tagging,
+    tag_all,
 )
 from tests.laws.stage_laws import check_any_batches, check_deterministic, check_dump_and_load
 from tests.samples import DAYLIGHT, T0, event, in_batches, telemetry
@@ -41,7 +43,17 @@ def test_every_event_gets_a_cell_and_fits_the_wire(
     found = tag(signals=values, cause=cause, region=region, kind=kind)
     assert len(found.cell.split("/")) == 4
     assert found.cell.split("/")[0] == found.odd["drive_side"]
+    assert found.cell == odd_cell(values, region), "the cloud's cell is the vehicle's"
     assert encode(found)
+
+
+@given(st.lists(st.tuples(signals, causes, regions, st.sampled_from(list(Trigger))), max_size=8))
+def test_a_batch_is_tagged_as_its_events_are(rows: list[tuple[dict[str, float], str, str, Trigger]]) -> None:
+    events = [
+        event(i, signals=s, cause=cause, region=region, kind=kind)
+        for i, (s, cause, region, kind) in enumerate(rows)
+    ]
+    assert tag_all(events) == [Tagging().tag(e) for e in events]
 
 
 @given(st.lists(st.integers(0, 50), max_size=12), st.lists(st.integers(0, 4), min_size=1))

@@ -1,0 +1,182 @@
+"""The batch engine's pure parts: rows of the changelog, and units that stand again where they stood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from streams.contracts.clock import SECOND_NS, VirtualClock
+from streams.contracts.codec import encode
+from streams.contracts.drive import TriggerEvent
+from streams.dedup import Dedup
+from streams.engines.batch.changelog import CHUNK_BYTES, Past, Row, Step, read_rows, snapshot_rows, step_row
+from streams.engines.batch.unit import Batch, Flow, Taken, Unit, starts
+from streams.engines.inline import InlineEngine
+from streams.engines.round import Outgoing
+from streams.novelty import NoveltyConfig, NoveltyStage
+from streams.selection import Selection, SelectionConfig
+from streams.stage import AnyStage
+from streams.state import StateUnreadable
+from streams.tagging import Tagging
+from streams.transport.base import Record
+from streams.transport.memory import MemoryTransport, partition_of
+from streams.transport.messages import send
+from tests.contract.transport import read_all
+from tests.samples import T0, embedding_of, event
+
+WINDOW = 60 * SECOND_NS
+START = T0 // WINDOW * WINDOW
+PLACE = ("fleet.events", 3)
+
+
+def stages() -> list[AnyStage]:
+    return [
+        Dedup(),
+        Tagging(),
+        NoveltyStage(NoveltyConfig(block=4)),
+        Selection(SelectionConfig(window_ns=WINDOW, clips=5)),
+    ]
+
+
+def events(count: int) -> list[TriggerEvent]:
+    return [event(i, f"car-{i % 6}", embedding=embedding_of([i % 5 + 1, 1, i % 3 + 1])) for i in range(count)]
+
+
+def records(some: Sequence[TriggerEvent]) -> list[Record]:
+    """As they would lie in fleet.events."""
+    ends = [0] * 8
+    found: list[Record] = []
+    for e in some:
+        partition = partition_of(e.vehicle.encode(), 8)
+        found.append(Record("fleet.events", partition, ends[partition], e.vehicle.encode(), *encode(e)))
+        ends[partition] += 1
+    return found
+
+
+def batch(some: Sequence[Record]) -> Batch:
+    places: dict[tuple[str, int], list[Record]] = {}
+    for r in some:
+        places.setdefault((r.topic, r.partition), []).append(r)
+    return {
+        place: Taken([r.value for r in mine], mine[0].offset, mine[-1].offset + 1, mine.__getitem__)
+        for place, mine in places.items()
+    }
+
+
+def batches(some: Sequence[Record], size: int) -> list[Batch]:
+    return [batch(some[i : i + size]) for i in range(0, len(some), size)]
+
+
+def test_rows_tell_the_snapshot_and_the_steps_since() -> None:
+    steps = [Step(T0 + i, {PLACE: 10 + i}) for i in range(3)]
+    rows = [step_row(0, steps[0])]
+    assert read_rows(rows) == Past(steps=(steps[0],))
+    rows += snapshot_rows({"a/1": b"x" * (2 * CHUNK_BYTES + 5), "b": b""}, {PLACE: 11}, T0 + 1)
+    assert len(rows) == 1 + 3 + 1
+    rows += [step_row(0, steps[1]), step_row(1, steps[2])]
+    past = read_rows(rows)
+    assert (past.now_ns, past.positions, past.steps) == (T0 + 1, {PLACE: 11}, tuple(steps[1:]))
+    assert past.states == {"a/1": b"x" * (2 * CHUNK_BYTES + 5), "b": b""}
+    assert read_rows([]) == Past()
+
+
+def compacted(rows: Sequence[Row], upto: int) -> list[Row]:
+    """What a broker may leave of the first `upto` rows: of each key the newest among them."""
+    newest = {key: i for i, (key, _) in enumerate(rows[:upto])}
+    return [row for i, row in enumerate(rows) if i >= upto or newest[row[0]] == i]
+
+
+def test_compaction_anywhere_leaves_the_same_past() -> None:
+    rows: list[Row] = []
+    for n in range(3):
+        rows += [step_row(i, Step(T0 + n, {PLACE: 100 * n + i})) for i in range(5)]
+        rows += snapshot_rows({"a": bytes([n]) * CHUNK_BYTES * (3 - n)}, {PLACE: 100 * n + 5}, T0 + n)
+    rows += [step_row(i, Step(T0 + 9, {PLACE: 300 + i})) for i in range(2)]
+    whole = read_rows(rows)
+    assert whole.states == {"a": b"\2" * CHUNK_BYTES} and len(whole.steps) == 2
+    for upto in range(len(rows) + 1):
+        assert read_rows(compacted(rows, upto)) == whole
+
+
+def test_damage_is_named() -> None:
+    rows = snapshot_rows({"a": b"x" * 2 * CHUNK_BYTES}, {}, T0)
+    with pytest.raises(StateUnreadable, match="not whole"):
+        read_rows([rows[0], *rows[2:]])
+    with pytest.raises(StateUnreadable, match="missing"):
+        read_rows([step_row(1, Step(T0, {}))])
+    with pytest.raises(StateUnreadable, match="cannot be read"):
+        read_rows([(b"step/0", b"\xc1")])
+    with pytest.raises(StateUnreadable, match="dedup"):
+        Unit(Flow.of(stages()), Past(states={"dedup/3": b"\xc1"}))
+
+
+def test_committed_offsets_count_more_than_the_changelog() -> None:
+    past = Past(positions={PLACE: 5, ("x", 0): 1}, steps=(Step(T0, {PLACE: 9}),))
+    assert starts(past, {}) == {PLACE: 9, ("x", 0): 1}
+    assert starts(past, {PLACE: 2}) == {PLACE: 2, ("x", 0): 1}
+
+
+def outputs(unit: Unit, given: Sequence[Batch], now_ns: int = START) -> list[Outgoing]:
+    found: list[Outgoing] = []
+    for part in given:
+        done = unit.step(part, now_ns)
+        unit.accept(done, part)
+        found += done.outgoing()
+    return found
+
+
+def test_a_unit_says_what_the_inline_engine_says_by_partition() -> None:
+    """Also what selection hears of novelty inside the process, and its window's end."""
+    given = [*events(90), *events(20)]
+    memory, clock = MemoryTransport(), VirtualClock(START)
+    engine = InlineEngine(memory, stages(), clock, by_partition=True)
+    for e in given:
+        send(memory, "fleet.events", e)
+    engine.run_until_idle()
+    clock.advance(WINDOW)
+    engine.run_until_idle()
+    unit = Unit(Flow.of(stages()))
+    found = outputs(unit, batches(records(given), 13))
+    closing = unit.step({}, START + WINDOW)
+    assert not closing.silent
+    found += closing.outgoing()
+    for topic, count in (("fleet.scenarios", 90), ("fleet.clip-requests", 5)):
+        said = [(r.key, r.headers, r.value) for r in read_all(memory, f"look-{topic}", [topic])]
+        assert len(said) == count
+        assert sorted(said) == sorted(o[1:] for o in found if o[0] == topic)
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_a_unit_stands_again_where_it_stood(every: int) -> None:
+    """Snapshot after some steps, the rest replayed: the same states and outputs as without a restart."""
+    given = batches(records([*events(60), *events(20)]), 7)
+    undisturbed, unit = Unit(Flow.of(stages())), Unit(Flow.of(stages()))
+    rows: list[Row] = []
+    since = 0
+    for number, part in enumerate(given):
+        if number % every == every - 1:
+            rows, since = snapshot_rows(unit.dump(), unit.positions, unit.now_ns), number
+        rows.append(step_row(number - since, Step(START, {p: t.until for p, t in part.items()})))
+        assert outputs(unit, [part]) == outputs(undisturbed, [part])
+        past = read_rows(rows)
+        unit = Unit(Flow.of(stages()), past)
+        assert len(past.steps) == number + 1 - since
+        outputs(unit, given[since : number + 1])
+        assert unit.dump() == undisturbed.dump()
+        assert (unit.positions, unit.now_ns) == (undisturbed.positions, undisturbed.now_ns)
+
+
+def test_a_step_that_is_not_accepted_has_not_happened() -> None:
+    unit = Unit(Flow.of(stages()))
+    outputs(unit, batches(records(events(20)), 20))
+    before, counted = unit.dump(), dict(unit.positions)
+    unit.step(batch(records(events(40))), START + WINDOW)
+    assert unit.dump() == before and unit.positions == counted
+    assert unit.step({}, START).silent
+
+
+def test_only_what_every_writer_of_is_here_is_fused() -> None:
+    assert Flow.of(stages()).fused == {"fleet.scenarios"}
+    assert Flow.of(stages()[:3]).fused == frozenset()
+    assert Flow.of(stages()[3:]).fused == frozenset()
