@@ -89,7 +89,7 @@ def test_what_moves_the_plan_too_far_is_given_back(tmp_path: Path) -> None:
 def test_samples_that_a_graph_is_made_from_do_not_judge_it(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples, calibrated = some_feeds(32), []
+    samples, calibrated = some_feeds(32), list[int]()
 
     def build(model: onnx.ModelProto, seen: Sequence[Feeds], kept: Collection[str]) -> onnx.ModelProto:
         calibrated.extend(id(s) for s in seen)
