@@ -84,7 +84,8 @@ def int8_weights(model: onnx.ModelProto, samples: Sequence[Feeds], kept: Collect
     stored = onnx.ModelProto()
     stored.CopyFrom(model)
     constants = {i.name: i for i in stored.graph.initializer}
-    axes = {n.input[1]: _output_axis(n) for n in stored.graph.node if n.name in set(weighted(model))}
+    candidates = set(weighted(model))
+    axes = {n.input[1]: _output_axis(n) for n in stored.graph.node if n.name in candidates}
     for node in stored.graph.node:
         if node.name in kept:
             axes.pop(node.input[1], None)
