@@ -1,0 +1,90 @@
+"""Recordings on Flink: all of them as pipelines of one job, in a cluster inside a process of its environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from fleet.flink import FlinkEnvironment
+from fleet.kafka import NativeKafka
+from streams.engines.flink.config import FlinkConfig, plan
+from tests.services.players import KafkaPlayer
+
+
+class FlinkPlayer(KafkaPlayer):
+    """Time passes as records say; a checkpoint three times a second."""
+
+    exactly_once = True
+    _process: subprocess.Popen[str] | None = None
+    _started = 0
+
+    def __init__(self, broker: NativeKafka, folder: Path, parallelism: int = 1, master: str = "") -> None:
+        super().__init__(broker, folder)
+        self.parallelism, self.master = parallelism, master
+
+    def start(self) -> None:
+        """After an end: go on from the newest checkpoint."""
+        self._started += 1
+        self._process = FlinkEnvironment().submit(
+            [self._config(name) for name in self.recordings], self.folder / f"job-{self._started}"
+        )
+        assert self._process.stdout is not None
+        assert "started" in self._process.stdout.readline(), self.waiting_for()
+
+    def idle(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, f"the job ended: {self.waiting_for()}"
+        return all(self._taken(name) for name in self.recordings)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def kill(self) -> None:
+        """JVM and Python at once, as the machine's end would."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def contents(self, name: str) -> dict[str, bytes]:
+        objects = (p for p in Path(self._store(name)).rglob("*") if len(p.name) == 64)
+        return {p.name: p.read_bytes() for p in objects}
+
+    def waiting_for(self) -> str:
+        return "\n".join(p.read_text(errors="replace")[-3000:] for p in sorted(self.folder.glob("job-*/job.log")))
+
+    def _taken(self, name: str) -> bool:
+        """Offsets are committed with the checkpoint that makes the outputs visible."""
+        for group in plan(tuple(s.name for s in self.recordings[name].stages())):
+            places = [p for p in self.inputs() if p.topic in {self.prefix(name) + t for t in group.topics}]
+            committed = self.committed(f"{self.prefix(name)}flink-{group.name}", places)
+            if any(committed.get(place, 0) < end for place, end in self.ends(places).items() if end):
+                return False
+        return True
+
+    def _store(self, name: str) -> str:
+        return str(self.folder / "store" / name)
+
+    def _config(self, name: str) -> FlinkConfig:
+        environment = FlinkEnvironment()
+        return FlinkConfig(
+            kafka=self.broker.bootstrap,
+            stages=tuple(s.name for s in self.recordings[name].stages()),
+            checkpoints=(self.folder / "checkpoints").as_uri(),
+            jars=environment.jars,
+            python=str(environment.python),
+            make=f"tests.services.flink_stages:{name}",
+            store=self._store(name),
+            prefix=self.prefix(name),
+            master=self.master,
+            parallelism=self.parallelism,
+            restore="latest",
+            time="recorded",
+            checkpoint_ms=300,
+            batch_ms=20,
+        )
