@@ -9,16 +9,19 @@ import struct
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
 from edge.agent.bundles import MANIFEST, MODEL, BadBundle, unpack
-from edge.compile import Compiled
 from registry.backends import write_atomically
 from registry.store import NOT_JSON, canonical_json
 from streams.contracts.types import Count, Id, Name, NonNegative, Sha256, Text
+
+if TYPE_CHECKING:
+    # A vehicle reads bundles without the compiler's libraries.
+    from edge.compile import Compiled
 
 __all__ = ["BadBundle", "BundleManifest", "build_bundle", "open_bundle"]
 
