@@ -4,9 +4,8 @@ rate.
 For each cell, and for all cells together, a model holds a bounded set of prototypes and a bounded reservoir of
 the distances of recent events. An event's distance is the mean cosine distance to its k nearest predecessors,
 prototypes standing for as many as they weigh (prototypes.py); its p-value is its place among the recent
-distances, held to the false-alarm rate under drift (calibration.py). A cell judges by itself once it is mature;
-until then the model of all cells does, whose level follows what it is asked to judge, so that the rate also
-holds where cells have few events.
+distances, held to the false-alarm rate under drift (calibration.py).
+A cell judges by itself once it is mature; until then the model of all cells does.
 
 A model learns in blocks and scores the events of a block against the blocks before, so the result does not depend
 on how an engine cuts the stream into batches. A block ends when it is full or when unlikely many of it were novel:
@@ -57,7 +56,7 @@ class NoveltyConfig:
     false_alarm_rate: float = 0.05
     nearest: int = 4
     """k of the k-NN distance."""
-    prototypes: int = 64
+    prototypes: int = 256
     reservoir: int = 512
     block: int = 32
     """Events after which a young model learns; an older one after an eighth of what it has seen, at most
@@ -106,7 +105,7 @@ class Model(msgspec.Struct, frozen=True):
     pending_ns: NDArray[np.int64]
     """[n]."""
     pending_judged: int = 0
-    """Of the block, those whose verdict was this model's."""
+    """Of the block, those on which its verdict held."""
     pending_novel: int = 0
     events: int = 0
     """Number of events learned from."""
@@ -146,16 +145,16 @@ class _Verdicts:
     p_values: NDArray[np.float64]
     known: NDArray[np.int64]
     """Distances in the reservoir then."""
-    mine: Bools
-    """Whether the verdict is this model's to give."""
+    hold: Bools
+    """Whether the model is mature enough to say so."""
 
     def take(self, rows: Index | slice) -> _Verdicts:
-        return _Verdicts(self.distances[rows], self.p_values[rows], self.known[rows], self.mine[rows])
+        return _Verdicts(self.distances[rows], self.p_values[rows], self.known[rows], self.hold[rows])
 
     def put(self, rows: Index | slice, other: _Verdicts) -> None:
         """Overwrite rows by another's verdicts."""
         self.distances[rows], self.p_values[rows] = other.distances, other.p_values
-        self.known[rows], self.mine[rows] = other.known, other.mine
+        self.known[rows], self.hold[rows] = other.known, other.hold
 
 
 class NoveltyStage:
@@ -215,19 +214,19 @@ class NoveltyStage:
         cells, rows, verdicts = dict(cells), _rows(group), _nothing(len(group))
         for cell, here in _rows_by_cell(group).items():
             if cell in cells or len(cells) - (EVERYWHERE in cells) < self.config.cells:
-                cells[cell], local = self._pass(cells.get(cell), rows.take(here), None)
+                cells[cell], local = self._pass(cells.get(cell), rows.take(here), self.config.mature)
                 verdicts.put(here, local)
-        mature = verdicts.mine.copy()
+        mature = verdicts.hold.copy()
         shown = np.flatnonzero(~mature | (even(rows.hashes ^ _THIN) * self.config.thin < 1))
         if len(shown):
-            cells[EVERYWHERE], overall = self._pass(cells.get(EVERYWHERE), rows.take(shown), ~mature[shown])
+            cells[EVERYWHERE], overall = self._pass(cells.get(EVERYWHERE), rows.take(shown), 1)
             asked = np.flatnonzero(~mature[shown])
             verdicts.put(shown[asked], overall.take(asked))
         return cells, self._tell(group, verdicts, mature)
 
-    def _pass(self, model: Model | None, rows: _Rows, asked: Bools | None) -> tuple[Model, _Verdicts]:
-        """Score rows against the model; learn whenever a block ends. `asked`: whose verdict is this model's; None
-        for a cell's, which gives all verdicts once it is mature."""
+    def _pass(self, model: Model | None, rows: _Rows, mature: int) -> tuple[Model, _Verdicts]:
+        """Score rows against the model; learn whenever a block ends. From `mature` distances in the reservoir on
+        its verdicts hold, and its level follows them."""
         model = model or self._empty(rows.units.shape[1])
         said = _nothing(len(rows))
         start = 0
@@ -235,7 +234,7 @@ class NoveltyStage:
             block = slice(start, start + self._block(model) - len(model.pending))
             here = rows.take(block)
             near = self._near(model, here)
-            verdicts = self._judge(model, here, near, None if asked is None else asked[block])
+            verdicts = self._judge(model, here, near, mature)
             size = self._end(model, verdicts)
             first = slice(0, size)
             said.put(slice(start, start + size), verdicts.take(first))
@@ -246,7 +245,7 @@ class NoveltyStage:
     def _near(self, model: Model, rows: _Rows) -> Near:
         return nearest(rows.units, model.prototypes, model.weights, self.config.nearest)
 
-    def _judge(self, model: Model, rows: _Rows, near: Near, asked: Bools | None) -> _Verdicts:
+    def _judge(self, model: Model, rows: _Rows, near: Near, mature: int) -> _Verdicts:
         """Rows against what the model has learned."""
         recent = np.sort(model.distances[~np.isnan(model.distances)])
         verdicts = _nothing(len(rows))
@@ -255,7 +254,7 @@ class NoveltyStage:
             raw = conformal(near.distances, recent, rows.ties)
             verdicts.distances[:] = near.distances
             verdicts.p_values[:] = levelled(raw, model.level, self.config.false_alarm_rate)
-            verdicts.mine[:] = len(recent) >= self.config.mature if asked is None else asked
+            verdicts.hold[:] = len(recent) >= mature
         return verdicts
 
     def _block(self, model: Model) -> int:
@@ -272,7 +271,7 @@ class NoveltyStage:
         return min(len(novel), int(np.searchsorted(novel, self._most_novel(model))) + 1)
 
     def _novel(self, verdicts: _Verdicts) -> Bools:
-        return np.asarray(verdicts.mine & (verdicts.p_values <= self.config.false_alarm_rate))
+        return np.asarray(verdicts.hold & (verdicts.p_values <= self.config.false_alarm_rate))
 
     def _held(self, model: Model, rows: _Rows, near: Near, verdicts: _Verdicts) -> Model:
         """With rows added to the block."""
@@ -284,7 +283,7 @@ class NoveltyStage:
             pending_who=np.concatenate([model.pending_who, near.who]),
             pending_gaps=np.concatenate([model.pending_gaps, near.gaps]),
             pending_ns=np.concatenate([model.pending_ns, rows.times_ns]),
-            pending_judged=model.pending_judged + int(verdicts.mine.sum()),
+            pending_judged=model.pending_judged + int(verdicts.hold.sum()),
             pending_novel=model.pending_novel + int(self._novel(verdicts).sum()),
             used_ns=max(model.used_ns, int(rows.times_ns.max())),
         )
