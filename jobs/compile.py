@@ -28,9 +28,6 @@ show what the base recordings lack: night, fog, other regions."""
 CLIPS = 32
 """Clips that are read for it: few, because reading takes longer than judging."""
 
-TIMINGS = 3
-"""A latency above the gate's bound is measured again this often: other processes only ever add to it."""
-
 
 def compile_model(work: Work) -> Compiled:
     """The step: the graph that would ship, as small and fast as parity allows, and what it costs."""
@@ -38,10 +35,7 @@ def compile_model(work: Work) -> Compiled:
     source, path = work.scratch / "exported.onnx", work.scratch / GRAPH
     export(from_bytes(work.store.get(trained.checkpoint)), THREE_CAMERAS, source)
     seen = compiler.feeds(_frames(work, trained), THREE_CAMERAS, compiler.patch_px(source))
-    for _ in range(TIMINGS):
-        made = compiler.compile_model(source, seen, path, hardware=settings.hardware, ways=settings.int8)
-        if made.chosen.latency.p99_ms <= settings.gate.latency_ms:
-            break
+    made = compiler.compile_model(source, seen, path, hardware=settings.hardware, ways=settings.int8)
     return Compiled(
         graph=work.store.put_file(path).sha256,
         bytes=path.stat().st_size,

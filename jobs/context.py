@@ -90,9 +90,9 @@ class Settings(Struct, frozen=True):
     gate: GatePolicy = GatePolicy()
     hardware: Name = "cpu-x86-64"
     """Cohort that the bundle is built for."""
-    int8: tuple[str, ...] = ("int8-weights", "int8-dynamic")
-    """Ways of quantising to try, in this order (edge.quantize.WAYS). Timing decides only where one is clearly
-    faster (edge.compile.AS_FAST)."""
+    int8: tuple[str, ...] = ("int8-weights",)
+    """Ways of quantising to try, in this order (edge.quantize.WAYS). Between several, timing has a say
+    (edge.compile.AS_FAST), and what ships may differ from machine to machine."""
     model_name: Id = "driver"
     """Registered model in MLflow; its alias `champion` is what drives."""
     base_samples: tuple[str, ...] = ()

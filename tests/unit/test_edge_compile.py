@@ -231,6 +231,14 @@ FP32 = ("fp32", 0.0, 2.0, 100)
         ([FP32, ("w", 0.1, 2.0, 30), ("d", 0.1, 1.7, 40)], "w", "d: 40 bytes and no faster than w of 30"),
         ([FP32, ("w", 0.1, 2.0, 30), ("d", 0.1, 1.5, 40)], "d", "w: takes 1.33 times as long as d"),
         ([FP32, ("w", 0.1, 2.0, 30), ("d", 0.3, 1.5, 40)], "w", "d: moves a waypoint"),
+        # What computes as fp32 does is as fast, whatever a busy machine measured.
+        ([FP32, ("int8-weights", 0.1, 9.0, 30)], "int8-weights", "int8-weights: ships"),
+        ([FP32, ("int8-weights", 0.1, 0.5, 110)], "fp32", "int8-weights: 110 bytes and no faster"),
+        (
+            [FP32, ("int8-weights", 0.1, 2.0, 30), ("d", 0.1, 1.0, 40)],
+            "d",
+            "int8-weights: takes 2.00 times as long",
+        ),
         ([FP32], "fp32", "fp32: ships; 2.00 ms, 100 bytes"),
     ],
 )
