@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from fleet.collecting import REPLAY_EXAMPLES, campaigns, replay
 from fleet.operations import roles, topics
 from fleet.operations import streams as operations
 from fleet.streams import app as streams
@@ -109,6 +110,8 @@ streams.add_typer(operations)
 app.add_typer(streams)
 app.add_typer(topics)
 app.add_typer(roles)
+app.add_typer(campaigns)
+app.command(epilog=REPLAY_EXAMPLES)(replay)
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def print_dry_run(
         raise UnknownStage(f"no stage {stage!r}; there are: {', '.join(BY_STAGE)}")
     settle_ns = duration_ns(settle)
     names = chain(stage)
-    records = _records(source, broker, prefix, topics_read(names), begin, end)
+    records = recorded(source, broker, prefix, topics_read(names), begin, end)
     run = DryRun(make_stages(names, Store("memory://dry-run")), stage)
     emits = run.run(records, settle_ns)
     shown = [_emit(time_ns, emit) for time_ns, emit in islice(emits, show)]
@@ -73,9 +73,11 @@ def print_dry_run(
         typer.echo(_told(stage, names, run.report, shown))
 
 
-def _records(
+def recorded(
     source: Path | None, broker: str | None, prefix: str, topics: Sequence[str], begin: str, end: str
 ) -> Iterable[Record]:
+    """What was recorded of topics, in a file or on a broker. Raises NoInput, BadTime; and while it is read,
+    BadRecording, ConnectionFailed, OSError."""
     if (source is None) == (broker is None):
         raise NoInput("give --input FILE or --kafka HOST:PORT, one of them")
     if source is None:

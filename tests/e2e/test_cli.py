@@ -31,6 +31,15 @@ COMMANDS = (
     ("streams", "dead-letters", "list"),
     ("streams", "dead-letters", "show"),
     ("streams", "dead-letters", "replay"),
+    ("campaigns", "list"),
+    ("campaigns", "show"),
+    ("campaigns", "create"),
+    ("campaigns", "approve"),
+    ("campaigns", "kill"),
+    ("campaigns", "check"),
+    ("campaigns", "names"),
+    ("campaigns", "debt"),
+    ("replay",),
 )
 
 
@@ -91,12 +100,32 @@ def test_topics_are_told_as_a_table_and_as_json() -> None:
         (("streams", "dry-run", "novelty", "--input", "README.md", "--settle", "soon"), "soon"),
         (("streams", "asyncapi", "--against", "README.md"), "README.md"),
         (("streams", "record", "--kafka", "127.0.0.1:9", "--topics", "no.such", "--out", "x"), "no.such"),
+        (("campaigns", "list"), "--input"),
+        (("campaigns", "list", "--input", "README.md"), "README.md:1"),
+        (("campaigns", "create", "x", "--when", "speed > 1", "--by", "a", "--kafka", "127.0.0.1:9"), "'speed'"),
+        (("campaigns", "create", "x", "--when", "true", "--by", "a", "--kafka", "127.0.0.1:9"), "127.0.0.1:9"),
+        (
+            ("campaigns", "create", "x", "--when", "true", "--by", "a", "--kafka", "h:9", "--probability", "0"),
+            "> 0",
+        ),
+        (("campaigns", "kill", "x", "--by", "a", "--kafka", "127.0.0.1:9"), "127.0.0.1:9"),
+        (("replay", "--input", "README.md", "--when", "true"), "README.md:1"),
+        (("replay", "--input", "README.md"), "one of them"),
+        (("replay", "--input", "README.md", "--stage", "dreaming"), "selection"),
         (("frobnicate",), "No such command"),
     ],
 )
 def test_what_is_wrong_is_named(words: tuple[str, ...], expected: str) -> None:
     assert expected in said(*words)
     assert not (ROOT / "unused-out").exists(), "nothing is made before the arguments are known to work"
+
+
+def test_a_condition_is_checked_before_a_vehicle_sees_it() -> None:
+    assert fleet("campaigns", "check", "Vehicle.Speed > 50.0").returncode == 0
+    refused = fleet("campaigns", "check", "Vehicle.Sped > 50.0", "--json")
+    assert refused.returncode == 1 and refused.stderr == ""
+    told = json.loads(refused.stdout)
+    assert not told["accepted"] and "Vehicle.Sped" in told["reason"]
 
 
 def test_a_folder_that_is_no_drive_and_a_file_that_is_no_video(tmp_path: Path) -> None:
