@@ -70,6 +70,7 @@ def job_config(options: RunOptions, environment: FlinkEnvironment) -> FlinkConfi
         "python": str(environment.python),
         "make": "fleet.stages:make_stages",
         "store": options.store if "://" in options.store else str(Path(options.store).resolve()),
+        "group": options.group,
         "prefix": options.prefix,
         "options": {name: value for name, value in options.settings.items() if name not in _OWN},
         "master": options.master,

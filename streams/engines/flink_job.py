@@ -24,7 +24,7 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.datastream.data_stream import DataStream, KeyedStream
 from pyflink.java_gateway import get_gateway
 
-from streams.engines.flink.config import FlinkConfig, Group, newest_checkpoint, plan
+from streams.engines.flink.config import FlinkConfig, Group, group_id, newest_checkpoint, plan
 from streams.engines.flink.function import LaneFunction
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
@@ -67,7 +67,7 @@ def _source(group: Group, config: FlinkConfig, frames: Java) -> Java:
         kafka.KafkaSource.builder()
         .setBootstrapServers(config.kafka)
         .setTopics(topics)
-        .setGroupId(f"{config.prefix}flink-{group.name}")
+        .setGroupId(group_id(group, config))
         .setStartingOffsets(offsets.committedOffsets(earliest))
         .setDeserializer(frames)
         .setProperty("isolation.level", "read_committed")
@@ -88,7 +88,7 @@ def _sink(group: Group, config: FlinkConfig) -> Java:
         .setBootstrapServers(config.kafka)
         .setRecordSerializer(jvm.fleetwheel.flink.WriteFrames(config.prefix))
         .setDeliveryGuarantee(jvm.org.apache.flink.connector.base.DeliveryGuarantee.EXACTLY_ONCE)
-        .setTransactionalIdPrefix(f"{config.prefix}flink-{group.name}")
+        .setTransactionalIdPrefix(group_id(group, config))
         .setProperty("transaction.timeout.ms", str(config.transaction_timeout_ms))
         .setProperty("max.request.size", str(4 << 20))
         .setProperty("linger.ms", "5")

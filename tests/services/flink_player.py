@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fleet.flink import FlinkEnvironment
 from fleet.kafka import NativeKafka
-from streams.engines.flink.config import FlinkConfig, plan
+from streams.engines.flink.config import FlinkConfig, group_id, plan
 from tests.services.players import KafkaPlayer
 
 
@@ -60,9 +60,10 @@ class FlinkPlayer(KafkaPlayer):
 
     def _taken(self, name: str) -> bool:
         """Offsets are committed with the checkpoint that makes the outputs visible."""
-        for group in plan(tuple(s.name for s in self.recordings[name].stages())):
+        config = self._config(name)
+        for group in plan(config.stages):
             places = [p for p in self.inputs() if p.topic in {self.prefix(name) + t for t in group.topics}]
-            committed = self.committed(f"{self.prefix(name)}flink-{group.name}", places)
+            committed = self.committed(group_id(group, config), places)
             if any(committed.get(place, 0) < end for place, end in self.ends(places).items() if end):
                 return False
         return True

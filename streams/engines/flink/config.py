@@ -27,6 +27,8 @@ class FlinkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """ "module:function", which makes the stages: (names, registry.store.Store) -> the stages."""
     store: str
     """Where the archive stores clips: a path or a URL of fsspec."""
+    group: str = "flink"
+    """Of consumers; with the stages' names it also names the transactions: one running job of a group."""
     prefix: str = ""
     """Before every topic and group: several fleets on one broker."""
     options: dict[str, str] = {}
@@ -104,6 +106,11 @@ def plan(stages: Sequence[str], topology: Iterable[Node] = TOPOLOGY) -> tuple[Gr
 def _group(nodes: Sequence[Node]) -> Group:
     names = tuple(n.stage for n in nodes)
     return Group("-".join(names), names, topics_read(names), nodes[0].scope)
+
+
+def group_id(group: Group, config: FlinkConfig) -> str:
+    """The consumer group of one operator's source."""
+    return f"{config.prefix}{config.group}-{group.name}"
 
 
 def newest_checkpoint(found: Iterable[tuple[str, int]]) -> str | None:

@@ -46,6 +46,8 @@ def read_batch(data: bytes) -> Batch:
     return _decoder.decode(data)
 
 
-def write_outgoing(outgoing: Sequence[Outgoing]) -> bytes:
-    """What java/SplitFrames.java takes apart and java/WriteFrames.java publishes."""
-    return _encoder.encode(outgoing)
+def write_outgoing(outgoing: Sequence[Outgoing], now_ns: int) -> bytes:
+    """What java/SplitFrames.java takes apart and java/WriteFrames.java publishes, with the instant of the decision
+    as the records' time."""
+    now_ms = now_ns // 1_000_000
+    return _encoder.encode([(*out, now_ms) for out in outgoing])

@@ -65,7 +65,7 @@ class LaneFunction(KeyedProcessFunction):  # type: ignore[misc]
             now_ns = max(now_ns, _ns(timers.current_watermark()))
             timers.register_event_time_timer(self._next_tick(now_ns))
         if out := lane.step(batch.frames, now_ns, self._store.put):
-            yield write_outgoing(out)
+            yield write_outgoing(out, lane.now_ns)
         self._meters.tell()
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[bytes]:
@@ -80,7 +80,7 @@ class LaneFunction(KeyedProcessFunction):  # type: ignore[misc]
             return
         timers.register_event_time_timer(self._next_tick(now_ns))
         if out := lane.step((), now_ns, self._store.put):
-            yield write_outgoing(out)
+            yield write_outgoing(out, lane.now_ns)
         self._meters.tell()
 
     def _lane(self, ctx: KeyedProcessFunction.Context) -> Lane:

@@ -6,7 +6,7 @@ import org.apache.flink.util.Collector;
 import org.msgpack.core.MessagePack;
 import org.msgpack.core.MessageUnpacker;
 
-/** What a batch came to, MessagePack [[topic, key, headers, value], ...], as one frame for each record. */
+/** What a batch came to, MessagePack [[topic, key, headers, value, time_ms], ...], as one frame for each record. */
 public class SplitFrames implements FlatMapFunction<byte[], byte[]> {
     @Override
     public void flatMap(byte[] batch, Collector<byte[]> out) throws Exception {

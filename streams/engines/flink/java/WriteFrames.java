@@ -8,7 +8,7 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.msgpack.core.MessagePack;
 import org.msgpack.core.MessageUnpacker;
 
-/** A frame [topic, key, headers, value] as a record, in the partition in which every other engine would put it. */
+/** A frame [topic, key, headers, value, time_ms] as a record, in the partition in which every other engine would put it. */
 public class WriteFrames implements KafkaRecordSerializationSchema<byte[]> {
     private final String prefix;
 
@@ -34,7 +34,9 @@ public class WriteFrames implements KafkaRecordSerializationSchema<byte[]> {
                 names[i] = unpacker.unpackString();
                 values[i] = bytes(unpacker);
             }
-            ProducerRecord<byte[], byte[]> record = new ProducerRecord<>(topic, partition, key, bytes(unpacker));
+            byte[] value = bytes(unpacker);
+            ProducerRecord<byte[], byte[]> record =
+                    new ProducerRecord<>(topic, partition, unpacker.unpackLong(), key, value);
             for (int i = 0; i < headers; i++) {
                 record.headers().add(names[i], values[i]);
             }
