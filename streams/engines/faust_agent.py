@@ -29,8 +29,6 @@ from streams.transport.memory import partition_of
 
 TURN_BYTES = 2_000_000
 """Records of one turn weigh about so much at most: the row of a step fits into a record of the changelog."""
-QUEUE = 4_000
-"""Events that wait for their turn at most; then the agent waits."""
 
 
 class FlowAgent:
@@ -39,13 +37,16 @@ class FlowAgent:
     def __init__(
         self, app: JournaledApp, flow: Flow, now: Now, *, sink: ContentSink | None, limit: int, period_s: float
     ) -> None:
-        """`limit`: records a turn; `period_s`: silence after which an empty batch lets time pass."""
+        """`limit`: records of a turn, and that wait for the next; `period_s`: silence after which an empty batch
+        lets time pass."""
         self.flow, self.counts = flow, {s.name: Counts() for s in flow.stages}
         self.lanes: dict[int, Lane] = {}
         self._app, self._now, self._sink = app, now, sink
         self._limit, self._period_s = limit, period_s
-        self._queue: asyncio.Queue[EventT[Any]] = asyncio.Queue(QUEUE)
+        self._queue: asyncio.Queue[EventT[Any]] = asyncio.Queue(limit)
         self._lock = asyncio.Lock()
+        self._whole = True
+        """Whether all that followed from the lanes' last steps was told."""
         raw: dict[str, Any] = {
             "key_type": bytes,
             "value_type": bytes,
@@ -69,9 +70,13 @@ class FlowAgent:
         app.task(self._run)
 
     def positions(self) -> dict[TP, int]:
-        """Where the lanes go on, by partition of the input."""
-        places = (p for lane in self.lanes.values() for p in lane.positions.items())
-        return {TP(self.flow.prefix + topic, partition): offset for (topic, partition), offset in places}
+        """Where the lanes go on: the journals know, whatever was committed; where they know nothing, the start."""
+        return {
+            TP(self.flow.prefix + topic, partition): lane.positions.get((topic, partition), 0)
+            for lane in self.lanes.values()
+            for topic in self.flow.topics
+            for partition in self._partitions(topic, lane.number)
+        }
 
     async def restore(self) -> None:
         """Take up the lanes that this worker was given: their rows have been read into the table. What followed
@@ -79,13 +84,16 @@ class FlowAgent:
         async with self._lock:
             rows: dict[bytes, bytes] = dict(self._table.data)
             self.lanes = {n: Lane(n, self.flow.stages, self.counts, rows) for n in self._given()}
+            self._whole = False
             for lane in self.lanes.values():
                 await self._publish(lane.untold, lane.now_ns)
+            self._whole = True
 
     async def release(self) -> None:
-        """Give the lanes up, each with a snapshot: whoever takes them goes on from there."""
+        """Give the lanes up, each with a snapshot, so that whoever takes them has nothing to tell again; without,
+        where a turn was broken off."""
         async with self._lock:
-            for lane in (x for x in self.lanes.values() if x.steps):
+            for lane in (x for x in self.lanes.values() if x.steps and self._whole):
                 await self._keep(lane.number, lane.snapshot())
             self.lanes = {}
 
@@ -113,6 +121,9 @@ class FlowAgent:
         held = {(tp.topic, tp.partition) for tp in self._app.consumer.assignment()}
         return [n for n in range(self.flow.lanes) if (self.flow.changelog, n) in held]
 
+    def _partitions(self, topic: str, lane: int) -> Iterable[int]:
+        return [lane] if self.flow.scope == "partition" else range(BY_NAME[topic].partitions)
+
     async def _pump(self, stream: StreamT[bytes]) -> None:
         """Acknowledged by hand: an event that a crash of the agent would acknowledge were lost."""
         async for event in cast(Stream[bytes], stream).noack().events():
@@ -122,12 +133,15 @@ class FlowAgent:
         while not self._app.should_stop:
             events = await self._take()
             async with self._lock:
+                current = [e for e in events if self._current(e)]
+                self._whole = False
                 try:
-                    await self._turn([e for e in events if self._current(e)])
+                    await self._turn(current)
                 except Exception as error:
                     await self._app.crash(error)
                     raise
-            for event in events:
+                self._whole = True
+            for event in current:
                 event.ack()
 
     async def _take(self) -> list[EventT[Any]]:

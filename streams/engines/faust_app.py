@@ -148,6 +148,7 @@ def _settings(config: FaustConfig, folder: Path) -> dict[str, Any]:
         "table_standby_replicas": 0,
         "stream_wait_empty": False,
         "stream_recovery_delay": 0.0,
+        "stream_buffer_maxsize": config.limit,
         "consumer_auto_offset_reset": "earliest",
         "consumer_max_fetch_size": _ROW_BYTES,
         "consumer_group_instance_id": config.member or None,

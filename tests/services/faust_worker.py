@@ -29,7 +29,7 @@ class Folder:
 
 
 def main() -> None:
-    """One argument: JSON with bootstrap, group, folder, and the prefix of each recording."""
+    """One argument: JSON with bootstrap, group, member, folder, and the prefix of each recording."""
     words = json.loads(sys.argv[1])
     config = FaustConfig(
         words["bootstrap"],

@@ -188,52 +188,59 @@ class KafkaPlayer:
 
 
 class FaustPlayer(KafkaPlayer):
-    """One worker for all recordings, as a process of its own."""
+    """Workers that share all recordings, each a process of its own."""
 
-    _process: subprocess.Popen[bytes] | None = None
+    def __init__(self, broker: NativeKafka, folder: Path) -> None:
+        super().__init__(broker, folder)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def start(self, member: str = "a") -> None:
+        """A worker; one of the same name takes its place back."""
         words = {
             "bootstrap": self.broker.bootstrap,
             "group": self.run,
+            "member": member,
             "folder": str(self.folder),
             "prefixes": {name: self.prefix(name) for name in self.recordings},
         }
-        with (self.folder / "worker.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.services.faust_worker", json.dumps(words)],
-                cwd=ROOT, stdout=log, stderr=log,
-            )  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            command = [sys.executable, "-m", "tests.services.faust_worker", json.dumps(words)]
+            self._processes[member] = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
 
     def idle(self) -> bool:
+        ended = [name for name, process in self._processes.items() if process.poll() is not None]
+        assert not ended, f"workers {ended} ended: {self.waiting_for()}"
         places = self.inputs()
         # In this order: what follows from a record is told before the record counts as taken.
         committed, ends = self.committed(self.run, places), self.ends(places)
-        assert self._process is not None and self._process.poll() is None, (
-            f"the worker ended: {self.waiting_for()}"
-        )
         return all(committed.get(place, 0) >= end for place, end in ends.items() if end)
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
+        for process in self._processes.values():
+            process.terminate()
+        for name, process in list(self._processes.items()):
             try:
-                self._process.wait(20)
+                process.wait(20)
+                del self._processes[name]
             except subprocess.TimeoutExpired:
-                self.kill()
+                self.kill(name)
 
-    def kill(self) -> None:
-        """As the machine's end would."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+    def kill(self, member: str = "a") -> None:
+        """As the end of its machine would."""
+        process = self._processes.pop(member)
+        process.kill()
+        process.wait()
 
     def contents(self, name: str) -> dict[str, bytes]:
         return {p.name: p.read_bytes() for p in self.folder.glob("contents/*")} if name == "archive" else {}
 
     def waiting_for(self) -> str:
-        return (self.folder / "worker.log").read_text(errors="replace")[-3000:]
+        return self._log.read_text(errors="replace")[-3000:]
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "worker.log"
 
 
 def _record(topic: str, message: Message) -> Record:
