@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup demo test lint format kafka flink lock golden dashboards clean
+.PHONY: help setup demo test lint format kafka flink lock golden dashboards services compose clean
 help:           ## This list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -46,6 +46,15 @@ flink: setup    ## Flink's own environment in build/envs/flink and its jars (750
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) build/envs/flink
 	$(UV) pip sync --quiet --python build/envs/flink --require-hashes requirements/flink.txt
 	$(BIN)/python -m fleet.flink
+
+services: setup ## Kafka, S3, MLflow and Prometheus natively on 127.0.0.1; Ctrl-C ends them all
+	$(BIN)/fleet services
+
+compose: setup  ## Build the compose tool (Go; some 5 minutes, once) and let it check compose.yaml
+	mkdir -p build/compose
+	cd build/compose && { [ -f go.mod ] || go mod init compose-tool; } && go get github.com/docker/compose/v2/cmd@v2.40.3
+	cd build/compose && go build -o docker-compose github.com/docker/compose/v2/cmd
+	DOCKER_COMPOSE=build/compose/docker-compose $(BIN)/pytest tests/unit/test_compose.py
 
 lock: $(UV)     ## Resolve the dependencies anew
 	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream --extra faust --extra learn --group dev -o requirements/dev.txt

@@ -253,3 +253,20 @@ def exporter(
     from fleet.exporter import run_exporter
 
     run_exporter(kafka, prefix, address, port, lag_every, idle)
+
+
+@roles.command(epilog="Examples:  fleet services  |  fleet services --kafka-port 0 --s3-port 0 --mlflow-port 0")
+def services(
+    directory: Annotated[Path, typer.Option("--dir", help="Data and logs.")] = Path("build/services"),
+    kafka_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9092,
+    s3_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7070,
+    mlflow_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 5000,
+    prometheus_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9090,
+) -> None:
+    """Run Kafka, an S3 server, MLflow and Prometheus on 127.0.0.1 until Ctrl-C.
+
+    Natively, without containers: what compose.yaml runs, from the same configuration. Prints their addresses.
+    """
+    from fleet.services import Ports, run_services
+
+    run_services(directory, Ports(kafka_port, s3_port, mlflow_port, prometheus_port))
