@@ -39,6 +39,10 @@ def demo(
     kafka: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Send every message over this broker.")
     ] = None,
+    store: Annotated[
+        str, typer.Option(metavar="URL", help="Keep clips and models there, such as s3://fleetwheel/clips.")
+    ] = "",
+    mlflow: Annotated[str, typer.Option(metavar="URL", help="Track learning in this MLflow server.")] = "",
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on 127.0.0.1 meanwhile.")
     ] = None,
@@ -50,7 +54,8 @@ def demo(
     """
     from fleet.demo import run_demo
 
-    run_demo(out, seed=seed, turns=turns, quick=quick, kafka=kafka, metrics_port=metrics_port, as_json=json)
+    given = {"kafka": kafka, "store": store, "mlflow": mlflow, "metrics_port": metrics_port}
+    run_demo(out, seed=seed, turns=turns, quick=quick, as_json=json, **given)
 
 
 @app.command(
@@ -104,6 +109,21 @@ def kafka(
 
     typer.echo("getting Kafka's libraries (once) and starting it ...", err=True)
     run_kafka(port, directory)
+
+
+@app.command(epilog="Examples:  fleet flink  |  fleet flink --workers 2 --port 8081")
+def flink(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the REST interface on 127.0.0.1.")] = 8081,
+    workers: Annotated[int, typer.Option(min=1, help="Task managers, of one slot each.")] = 1,
+    directory: Annotated[Path, typer.Option("--dir", help="Logs.")] = Path("runs/flink/cluster"),
+) -> None:
+    """Run a Flink session cluster until Ctrl-C.
+
+    `fleet streams run --engine flink --master` submits to it. Needs `make flink`.
+    """
+    from fleet.flink_cluster import run_cluster
+
+    run_cluster(port, workers, directory)
 
 
 streams.add_typer(operations)

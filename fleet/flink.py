@@ -79,7 +79,7 @@ class FlinkEnvironment:
             # In thread mode the JVM hosts Python and must find our code and that of the environment.
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.packages)]),
             "PATH": os.pathsep.join([str(self.venv / "bin"), os.environ.get("PATH", "")]),
-            "JAVA_TOOL_OPTIONS": f"-Xmx{heap_mb}m",
+            "JAVA_TOOL_OPTIONS": f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} -Xmx{heap_mb}m".strip(),
             # NumPy's threads spin and take the cores from the JVM.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",

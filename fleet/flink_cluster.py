@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -131,3 +132,21 @@ class FlinkCluster:
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
     if process.poll() is None:
         os.killpg(process.pid, number)
+
+
+def run_cluster(port: int, workers: int, folder: Path) -> None:
+    """`fleet flink`: a cluster until it is interrupted. Raises FlinkUnavailable."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    cluster = FlinkCluster(folder, workers=workers, port=port)
+    try:
+        cluster.start()
+        metrics = ", ".join(map(str, cluster.metrics_ports))
+        sys.stdout.write(f"Flink answers at {cluster.master}; metrics on {metrics}; logs in {cluster.folder}\n")
+        sys.stdout.flush()
+        while all(p.poll() is None for p in cluster.processes):
+            time.sleep(0.5)
+        raise FlinkUnavailable(f"a process of the cluster ended by itself; see {cluster.folder}")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        cluster.stop()

@@ -25,6 +25,7 @@ _OWN = {
     "expire_ms",
     "max_parallelism",
     "metrics_ports",
+    "python",
     "quiet_ms",
     "restarts",
     "tick_ms",

@@ -8,10 +8,14 @@ import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 
 /**
  * The newest record's time, for each partition. A partition that brings nothing for `quietMs` follows the machine's
- * clock, so that deadlines pass on a silent fleet too; 0: never, as for recorded topics.
+ * clock, and so does a subtask without partitions, so that deadlines pass on a silent fleet too; 0: never, as for
+ * recorded topics.
  */
 public class LiveWatermarks implements WatermarkStrategy<byte[]> {
     private final long quietMs;
+    /** When any partition of this subtask brought something. */
+    private transient long heardMs;
+    private transient boolean started;
 
     public LiveWatermarks(long quietMs) {
         this.quietMs = quietMs;
@@ -19,23 +23,32 @@ public class LiveWatermarks implements WatermarkStrategy<byte[]> {
 
     @Override
     public WatermarkGenerator<byte[]> createWatermarkGenerator(WatermarkGeneratorSupplier.Context context) {
-        return new Generator();
+        // Flink makes one for the subtask, then one for each partition; records pass through those alone.
+        boolean ofSubtask = !started;
+        started = true;
+        return new Generator(ofSubtask);
     }
 
     private final class Generator implements WatermarkGenerator<byte[]> {
+        private final boolean ofSubtask;
         private long newest = Long.MIN_VALUE;
         private long heard = System.currentTimeMillis();
 
+        Generator(boolean ofSubtask) {
+            this.ofSubtask = ofSubtask;
+            heardMs = heard;
+        }
+
         @Override
         public void onEvent(byte[] frame, long timeMs, WatermarkOutput output) {
-            heard = System.currentTimeMillis();
+            heardMs = heard = System.currentTimeMillis();
             newest = Math.max(newest, Math.min(timeMs, heard));
         }
 
         @Override
         public void onPeriodicEmit(WatermarkOutput output) {
             long now = System.currentTimeMillis();
-            if (quietMs > 0 && now - heard >= quietMs) {
+            if (quietMs > 0 && now - (ofSubtask ? heardMs : heard) >= quietMs) {
                 newest = Math.max(newest, now - quietMs);
             }
             if (newest > Long.MIN_VALUE) {
