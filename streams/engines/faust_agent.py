@@ -63,10 +63,10 @@ class FlowAgent:
             **raw,
         )
         self._table = app.Table(
-            flow.name, partitions=flow.lanes, key_type=bytes, value_type=bytes, changelog_topic=changelog
+            flow.label, partitions=flow.lanes, key_type=bytes, value_type=bytes, changelog_topic=changelog
         )
         inputs = app.topic(*flow.inputs, allow_empty=True, **raw)
-        app.agent(inputs, name=f"streams.{flow.name}")(self._pump)
+        app.agent(inputs, name=f"streams.{flow.label}")(self._pump)
         app.task(self._run)
 
     def positions(self) -> dict[TP, int]:

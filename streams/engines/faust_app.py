@@ -70,7 +70,7 @@ def run_worker(
     config: FaustConfig, stages: Iterable[AnyStage], *, sink: ContentSink | None = None, now: Now | None = None
 ) -> None:
     """Run the stages until SIGTERM or SIGINT. Raises UnknownStage, BrokenFlow, ConnectionFailed, WorkerFailed."""
-    flows = flows_of(stages, config.prefix)
+    flows = flows_of(stages, config.prefix, config.group)
     KafkaTransport(KafkaConfig(config.bootstrap, prefix=config.prefix, replication=config.replication)).close()
     run_flows(config, flows, sink=sink, now=now)
 

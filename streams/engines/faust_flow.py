@@ -24,8 +24,15 @@ class Flow:
     stages: tuple[AnyStage, ...]
     topics: tuple[str, ...]
     scope: Scope
-    prefix: str = ""
+    prefix: str
     """Before every topic."""
+    group: str
+    """Whose state it is."""
+
+    @property
+    def label(self) -> str:
+        """Its name among flows of other prefixes."""
+        return self.prefix + self.name
 
     @property
     def lanes(self) -> int:
@@ -35,7 +42,7 @@ class Flow:
     @property
     def changelog(self) -> str:
         """The topic that keeps its states, prefix included."""
-        return f"{self.prefix}fleetwheel.state.{self.name}"
+        return f"{self.prefix}{self.group}-{self.name}-changelog"
 
     @property
     def inputs(self) -> list[str]:
@@ -43,7 +50,7 @@ class Flow:
         return [self.prefix + t for t in self.topics]
 
 
-def flows_of(stages: Iterable[AnyStage], prefix: str = "") -> list[Flow]:
+def flows_of(stages: Iterable[AnyStage], prefix: str = "", group: str = "streams") -> list[Flow]:
     """The stages in flows, in the topology's order. Raises UnknownStage, BrokenFlow."""
     flows: list[list[AnyStage]] = []
     for stage in in_order(stages):
@@ -53,10 +60,10 @@ def flows_of(stages: Iterable[AnyStage], prefix: str = "") -> list[Flow]:
         if missing:
             raise BrokenFlow(f"{stage.name} reads {missing[0]} inside the process: run what writes it beside it")
         flows = [f for f in flows if f not in feeding] + [[s for f in feeding for s in f] + [stage]]
-    return [_flow(f, prefix) for f in flows]
+    return [_flow(f, prefix, group) for f in flows]
 
 
-def _flow(stages: Sequence[AnyStage], prefix: str) -> Flow:
+def _flow(stages: Sequence[AnyStage], prefix: str, group: str) -> Flow:
     topics = topics_read(tuple(s.name for s in stages))
     scopes = {BY_STAGE[s.name].scope for s in stages}
     name = stages[-1].name
@@ -66,4 +73,4 @@ def _flow(stages: Sequence[AnyStage], prefix: str) -> Flow:
     partitions = {t: BY_NAME[t].partitions for t in topics}
     if scope == "partition" and len(set(partitions.values())) > 1:
         raise BrokenFlow(f"{name} has a state by partition, but its topics differ in partitions: {partitions}")
-    return Flow(name, tuple(stages), topics, scope, prefix)
+    return Flow(name, tuple(stages), topics, scope, prefix, group)

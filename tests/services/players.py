@@ -28,7 +28,7 @@ from tests.contract.engines import Told, without_inputs, written_by
 from tests.contract.recordings import Phase, Recording
 
 _runs = itertools.count()
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
 
 
 class KafkaPlayer:

@@ -113,7 +113,7 @@ class App:
         self.done.append(("stored", sha256.encode()))
 
 
-CHANGELOG = "fleetwheel.state.archive"
+CHANGELOG = "streams-archive-changelog"
 
 
 def agent_of(app: App, stages: Sequence[AnyStage]) -> FlowAgent:

@@ -14,7 +14,7 @@ from streams.triggers import Triggers
 
 
 def test_edges_join_stages() -> None:
-    flows = flows_of([Rollouts(), NoveltyStage(), Triggers(), Tagging(), Dedup()], "p.")
+    flows = flows_of([Rollouts(), NoveltyStage(), Triggers(), Tagging(), Dedup()], "p.", "g")
     assert [[s.name for s in f.stages] for f in flows] == [
         ["dedup", "tagging", "novelty"],
         ["triggers"],
@@ -22,7 +22,7 @@ def test_edges_join_stages() -> None:
     ]
     chain, triggers, _ = flows
     assert (chain.name, chain.scope, chain.lanes, chain.inputs) == ("novelty", "partition", 8, ["p.fleet.events"])
-    assert (triggers.scope, triggers.lanes, triggers.changelog) == ("fleet", 1, "p.fleetwheel.state.triggers")
+    assert (triggers.scope, triggers.lanes, triggers.changelog) == ("fleet", 1, "p.g-triggers-changelog")
     assert triggers.inputs == ["p.fleet.archive", "p.learning.jobs", "p.fleet.releases"]
 
 

@@ -1,0 +1,27 @@
+"""The Faust engine as a contender: `streams_faust.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended."""
+
+from __future__ import annotations
+
+import sys
+
+from fleet.benchmarks.streams_batch import WINDOW_NS, now
+from streams.dedup import Dedup
+from streams.engines.faust_app import FaustConfig, run_worker
+from streams.novelty import NoveltyConfig, NoveltyStage
+from streams.selection import Selection, SelectionConfig
+from streams.tagging import Tagging
+
+
+def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
+    """Until SIGTERM."""
+    stages = [
+        Dedup(),
+        Tagging(),
+        NoveltyStage(NoveltyConfig(prototypes=int(prototypes))),
+        Selection(SelectionConfig(window_ns=WINDOW_NS)),
+    ]
+    run_worker(FaustConfig(bootstrap, prefix, group, web_port=0, limit=2000), stages, now=now)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
