@@ -15,9 +15,9 @@ def demo() -> Recipe:
         network=NetworkConfig(stem_width=32),
         base_frames=34_000,
         clone=TrainingConfig(steps=1_900, batch=48, peak_rate=2e-3),
-        clips_per_turn=120,
+        clips_per_turn=80,
         fine_tune=TrainingConfig(
-            steps=600, batch=64, peak_rate=1e-3, warmup_steps=30, replay_share=0.45, slowed_share=0.25
+            steps=600, batch=64, peak_rate=1e-3, warmup_steps=30, replay_share=0.6, slowed_share=0.25
         ),
     )
 
