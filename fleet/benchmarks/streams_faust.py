@@ -9,12 +9,13 @@ from streams.dedup import Dedup
 from streams.engines.faust_app import FaustConfig, run_worker
 from streams.novelty import NoveltyConfig, NoveltyStage
 from streams.selection import Selection, SelectionConfig
+from streams.stage import AnyStage
 from streams.tagging import Tagging
 
 
 def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
     """Until SIGTERM."""
-    stages = [
+    stages: list[AnyStage] = [
         Dedup(),
         Tagging(),
         NoveltyStage(NoveltyConfig(prototypes=int(prototypes))),
