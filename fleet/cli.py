@@ -54,8 +54,17 @@ def demo(
     """
     from fleet.demo import run_demo
 
-    given = {"kafka": kafka, "store": store, "mlflow": mlflow, "metrics_port": metrics_port}
-    run_demo(out, seed=seed, turns=turns, quick=quick, as_json=json, **given)
+    run_demo(
+        out,
+        seed=seed,
+        turns=turns,
+        quick=quick,
+        kafka=kafka,
+        store=store,
+        mlflow=mlflow,
+        metrics_port=metrics_port,
+        as_json=json,
+    )
 
 
 @app.command(
@@ -79,9 +88,9 @@ def vehicle(
     run_vehicle(log, out, bundle, as_json=json)
 
 
-@app.command(epilog="Examples:  fleet benchmark flywheel  |  fleet benchmark flywheel --quick --json")
+@app.command(epilog="Examples:  fleet benchmark flywheel  |  fleet benchmark streams --quick --json")
 def benchmark(
-    name: Annotated[str, typer.Argument(help="One of: flywheel.")],
+    name: Annotated[str, typer.Argument(help="One of: flywheel, novelty, streams.")],
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "11,12",
     out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
     quick: Annotated[bool, typer.Option("--quick", help="Cut down, for tests; says so in the object.")] = False,

@@ -11,14 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import typer
 
 from fleet import config as configs
+from fleet.config import WheelConfig
 from fleet.console import Watcher
 from fleet.gallery import clip_views
 from fleet.local import Turn, Wheel
+from fleet.places import check_reachable, places_below
 from fleet.report import ReportInputs, write_report
 from fleet.summary import turn_entry
+from jobs.context import Places
 from monitoring.exporter import MetricsServer
 from registry.lineage import Kind, Node
 from streams.contracts.releases import Rollout
@@ -40,24 +44,37 @@ def run_demo(
     turns: int | None = None,
     quick: bool = False,
     kafka: str | None = None,
+    store: str = "",
+    mlflow: str = "",
     metrics_port: int | None = None,
     as_json: bool = False,
 ) -> None:
-    """The command. Raises OutFolderInUse, ConnectionFailed, WheelStuck."""
+    """The command. Raises OutFolderInUse, ConnectionFailed, Unreachable, WheelStuck."""
     config = (configs.quick if quick else configs.demo)(seed)
     if turns is not None:
         config = replace(config, turns=turns)
+    config, places = shared(config, out, store, mlflow)
+    check_reachable(places)
     transport = open_transport(kafka)
     prepare(out)
     with Watcher() as watch, ExitStack() as open_:
         open_.callback(transport.close)
-        wheel = Wheel(config, out, transport, watch)
+        wheel = Wheel(config, out, transport, watch, places)
         if metrics_port is not None:
             watch.say(f"metrics: {open_.enter_context(MetricsServer(wheel.exporter, metrics_port)).url}")
         summary = turn_the_wheel(wheel, watch)
         write(wheel, summary)
         watch.say(f"report: {out / 'report.html'}")
     typer.echo(json.dumps(summary) if as_json else _told(summary))
+
+
+def shared(config: WheelConfig, out: Path, store: str, mlflow: str) -> tuple[WheelConfig, Places]:
+    """Where this run's things lie. What others use too gets a corner for this run: a folder of the store, a name
+    of the model; jobs that an earlier run of the same seed has finished there are not this one's."""
+    run = f"demo-{time.time_ns():x}"
+    if mlflow:
+        config = replace(config, settings=msgspec.structs.replace(config.settings, model_name=f"driver-{run}"))
+    return config, places_below(out, f"{store.rstrip('/')}/{run}" if store else "", mlflow)
 
 
 def open_transport(kafka: str | None) -> Transport:

@@ -11,6 +11,7 @@ import msgspec
 
 from fleet.config import WINDOW_NS, WheelConfig
 from fleet.ledger import Clip, Ledger
+from fleet.places import places_below
 from fleet.vehicles import VirtualFleet
 from jobs import service
 from jobs.code import code_version
@@ -99,11 +100,14 @@ class Seconds:
 class Wheel:
     """Vehicles, streams, jobs and releases over one transport, in virtual time."""
 
-    def __init__(self, config: WheelConfig, out: Path, transport: Transport, watch: Watch) -> None:
+    def __init__(
+        self, config: WheelConfig, out: Path, transport: Transport, watch: Watch, places: Places | None = None
+    ) -> None:
+        """`places`: default, all below `out`."""
         self.config, self.out, self.transport, self.watch = config, out, transport, watch
         self.clock, self.seconds, self.ledger = VirtualClock(EPOCH_NS), Seconds(), Ledger()
         self.turns: list[Turn] = []
-        places = _places(out)
+        places = places or places_below(out)
         self.context = JobContext(places, config.settings, config.processes, code_version())
         self.store = Store(places.store, durable=False)
         self.index, self.lineage = ClipIndex(Path(places.clip_index)), Lineage(Path(places.lineage))
@@ -325,17 +329,3 @@ def _stages(config: WheelConfig, uri_of: Callable[[str], str]) -> list[AnyStage]
         Triggers(config.triggers),
         Rollouts(config.rollouts),
     ]
-
-
-def _places(out: Path) -> Places:
-    """All of a run below one folder."""
-    out = out.resolve()
-    return Places(
-        store=str(out / "store"),
-        clip_index=str(out / "clips.sqlite"),
-        lineage=str(out / "lineage.sqlite"),
-        mlflow=f"sqlite:///{out / 'mlflow.sqlite'}",
-        releases=str(out / "releases"),
-        keys=str(out / "keys"),
-        scratch=str(out / "scratch"),
-    )

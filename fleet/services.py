@@ -118,7 +118,7 @@ def start(folder: Path, ports: Ports, open_: ExitStack) -> tuple[list[Process], 
     taken = [p for p in (ports.s3, ports.mlflow, ports.prometheus) if p and port_answers(p)]
     if taken:
         raise ServiceFailed(f"ports {taken} are taken: name others, or end what listens there")
-    kafka = NativeKafka(folder.parent / "kafka", ports.kafka).prepare()
+    kafka = NativeKafka(port=ports.kafka).prepare()
     open_.callback(kafka.stop)
     kafka.start()
     s3, environment = s3_part(folder, ports.s3 or free_port())

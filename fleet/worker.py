@@ -5,29 +5,22 @@ from __future__ import annotations
 import signal
 import threading
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet import config as configs
+from fleet.places import check_reachable, places_below
 from fleet.role import Work, run_role, say
 from jobs import service
 from jobs.code import code_version
-from jobs.context import JobContext, Places, Settings
+from jobs.context import JobContext, Settings
 from jobs.errors import JobBusy
 from jobs.runner import Worker
-from registry.errors import Retry as StoreRetry
 from registry.releases import Releases
-from registry.store import Store
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 
 BUSY_S = 10.0
 CONFIGS = {"demo": configs.demo, "quick": configs.quick}
-
-
-class Unreachable(OSError):
-    """A part that the worker needs does not answer: says which and what to do."""
 
 
 class UnknownConfig(ValueError):
@@ -75,37 +68,8 @@ def context_of(options: WorkerOptions) -> JobContext:
         raise UnknownConfig(f"no configuration {options.config!r}; there are: {', '.join(CONFIGS)}")
     settings: Settings = CONFIGS[options.config](options.seed).settings
     return JobContext(
-        places_of(options.home, options.store, options.mlflow), settings, options.processes, code_version()
+        places_below(options.home, options.store, options.mlflow), settings, options.processes, code_version()
     )
-
-
-def places_of(home: Path, store: str = "", mlflow: str = "") -> Places:
-    """Everything below one folder, but for what has a URL of its own."""
-    home = home.resolve()
-    return Places(
-        store=store or str(home / "store"),
-        clip_index=str(home / "clips.sqlite"),
-        lineage=str(home / "lineage.sqlite"),
-        mlflow=mlflow or f"sqlite:///{home / 'mlflow.sqlite'}",
-        releases=str(home / "releases"),
-        keys=str(home / "keys"),
-        scratch=str(home / "scratch"),
-    )
-
-
-def check_reachable(places: Places) -> None:
-    """Say now, not in the middle of a job, that the store or MLflow does not answer. Raises Unreachable."""
-    try:
-        Store(places.store).has("0" * 64)
-    except StoreRetry as error:
-        raise Unreachable(f"the store {places.store} does not answer: {error}") from error
-    if places.mlflow.startswith(("http://", "https://")):
-        try:
-            urllib.request.urlopen(f"{places.mlflow}/health", timeout=10).close()  # noqa: S310  http(s) by the line above
-        except (urllib.error.URLError, TimeoutError) as error:
-            raise Unreachable(
-                f"MLflow does not answer at {places.mlflow}: start it (make services) or name another ({error})"
-            ) from error
 
 
 def _work(worker: Worker) -> Work:

@@ -84,6 +84,8 @@ def test_topics_are_told_as_a_table_and_as_json() -> None:
         (("benchmark", "warp"), "flywheel"),
         (("benchmark", "flywheel", "--seeds", "a,b"), "whole numbers"),
         (("demo", "--turns", "0"), "--turns"),
+        (("demo", "--quick", "--store", "warp://x", "--out", "unused-out"), "warp"),
+        (("demo", "--quick", "--mlflow", "http://127.0.0.1:9", "--out", "unused-out"), "127.0.0.1:9"),
         (("demo", "--quick", "--kafka", "127.0.0.1:9", "--out", "unused-out"), "127.0.0.1:9"),
         (("streams", "dead-letters", "list", "--kafka", "127.0.0.1:9"), "127.0.0.1:9"),
         (("streams", "lag", "--kafka", "127.0.0.1:9"), "127.0.0.1:9"),
