@@ -92,7 +92,7 @@ class FlinkCluster:
         environment["FLINK_PID_DIR"] = str(logs)
         flink = self._environment.packages / "pyflink"
         settings = self._common(number) | settings
-        words = [str(flink / "bin" / script), "start-foreground", *(f"-D{k}={v}" for k, v in settings.items())]
+        words = [str(flink / "bin" / script), "start-foreground", *_dynamic(settings)]
         with (logs / "console.log").open("ab") as log:
             process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
         self.processes.append(process)
@@ -127,6 +127,11 @@ class FlinkCluster:
                 return len(msgspec.json.decode(answer.read())["taskmanagers"])
         except (URLError, OSError):
             return 0
+
+
+def _dynamic(settings: dict[str, str]) -> list[str]:
+    """As Flink's scripts take them: -D is a word of its own."""
+    return [word for name, value in settings.items() for word in ("-D", f"{name}={value}")]
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

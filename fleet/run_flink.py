@@ -90,7 +90,7 @@ def _uri(place: str) -> str:
 
 def _follow(job: subprocess.Popen[str]) -> None:
     assert job.stdout is not None
-    for line in job.stdout:
+    for line in (text for text in job.stdout if text.startswith("{")):
         told = msgspec.json.decode(line, type=dict[str, str])
         restored = f", goes on from {told['restored']}" if told.get("restored") else ""
         sys.stderr.write(f"fleet streams: Flink job {told['job']} {told['event']}{restored}\n")

@@ -71,7 +71,7 @@ def _source(group: Group, config: FlinkConfig, frames: Java) -> Java:
         .setStartingOffsets(offsets.committedOffsets(earliest))
         .setDeserializer(frames)
         .setProperty("isolation.level", "read_committed")
-        # A restart of a job that never took a checkpoint reads from the start, not from a half-told past.
+        # For those who watch the lag: a restore goes by the checkpoint's offsets.
         .setProperty("commit.offsets.on.checkpoint", "true")
     )
     for name, value in config.options.items():

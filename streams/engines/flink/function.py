@@ -135,7 +135,7 @@ class _Meters:
 
 def _key(ctx: KeyedProcessFunction.Context) -> int:
     key = ctx.get_current_key()
-    return int(key[0] if isinstance(key, tuple | list) or hasattr(key, "__getitem__") else key)
+    return int(key if isinstance(key, int) else key[0])
 
 
 def _ns(watermark_ms: int) -> int:

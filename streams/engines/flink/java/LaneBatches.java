@@ -119,13 +119,25 @@ public class LaneBatches extends AbstractStreamOperator<Row>
         output.collect(new StreamRecord<>(Row.of(keys[lane], batch)));
     }
 
-    /** A key whose group spreads the lanes evenly over any number of subtasks: hashes would put most on one. */
+    /**
+     * A key of the lane's own, whose group spreads the lanes evenly over any number of subtasks: hashes would put most
+     * on one. It depends on the lane alone, so that states are found again when there are more lanes.
+     */
     private int keyOf(int lane) {
-        int wanted = (int) ((long) lane * maxParallelism / lanes);
-        int key = 0;
-        while (KeyGroupRangeAssignment.assignToKeyGroup(Row.of(key), maxParallelism) != wanted) {
-            key++;
+        int wanted = groupOf(lane);
+        int before = 0;
+        for (int other = 0; other < lane; other++) {
+            before += groupOf(other) == wanted ? 1 : 0;
         }
-        return key;
+        for (int key = 0; ; key++) {
+            if (KeyGroupRangeAssignment.assignToKeyGroup(Row.of(key), maxParallelism) == wanted && before-- == 0) {
+                return key;
+            }
+        }
+    }
+
+    /** 0, 1/2, 1/4, 3/4, 1/8, ... of the groups (van der Corput). */
+    private int groupOf(int lane) {
+        return (int) ((Integer.toUnsignedLong(Integer.reverse(lane)) * maxParallelism) >>> 32);
     }
 }
