@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fleet.flink import FlinkEnvironment
 from fleet.kafka import NativeKafka
 from streams.engines.flink.config import FlinkConfig, group_id, plan
+from tests.contract.engines import Told
+from tests.contract.recordings import Recording
 from tests.services.players import KafkaPlayer
 
 
@@ -89,3 +93,29 @@ class FlinkPlayer(KafkaPlayer):
             checkpoint_ms=300,
             batch_ms=20,
         )
+
+
+class RestlessFlinkPlayer(FlinkPlayer):
+    """Killed after each of the first phases was fed, and restored with as many subtasks as `after` says."""
+
+    def __init__(
+        self, broker: NativeKafka, folder: Path, after: Sequence[int] = (2, 1), wait_s: float = 0.0
+    ) -> None:
+        """`wait_s`: from feeding to the kill."""
+        super().__init__(broker, folder)
+        self.after, self.wait_s = after, wait_s
+
+    def play(
+        self, recordings: Mapping[str, Recording], between: Callable[[int], None] = lambda number: None
+    ) -> dict[str, Told]:
+        """See KafkaPlayer."""
+
+        def die(number: int) -> None:
+            between(number)
+            if number < len(self.after):
+                time.sleep(self.wait_s)
+                self.kill()
+                self.parallelism = self.after[number]
+                self.start()
+
+        return super().play(recordings, die)

@@ -24,17 +24,13 @@ from tests.conftest import ROOT
 from tests.contract.transport import read_all
 from tests.samples import embedding_of, event
 
-pytestmark = [pytest.mark.services, pytest.mark.slow]
+_missing = FlinkEnvironment().missing()
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(_missing), reason=_missing),
+]
 PREFIX = "cluster."
-
-
-@pytest.fixture(scope="module", autouse=True)
-def environment() -> FlinkEnvironment:
-    """Flink's own; where it was not made a skip that says how."""
-    found = FlinkEnvironment()
-    if reason := found.missing():
-        pytest.skip(reason)
-    return found
 
 
 def offer(broker: NativeKafka, numbers: range) -> None:

@@ -3,41 +3,19 @@ on from its checkpoint with another parallelism."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
 from fleet.flink import FlinkEnvironment
 from fleet.kafka import NativeKafka
-from tests.contract.engines import EngineContract, Told
-from tests.contract.recordings import Recording
-from tests.services.flink_player import FlinkPlayer
+from tests.contract.engines import EngineContract
+from tests.services.flink_player import FlinkPlayer, RestlessFlinkPlayer
 
-pytestmark = [pytest.mark.services, pytest.mark.slow]
-
-
-class RestlessPlayer(FlinkPlayer):
-    """Killed after the first phases were fed, and restored with as many subtasks as its list says."""
-
-    parallelisms = (2, 1)
-
-    def play(self, recordings: Mapping[str, Recording]) -> dict[str, Told]:  # type: ignore[override]
-        return super().play(recordings, self._between)
-
-    def _between(self, number: int) -> None:
-        if number < len(self.parallelisms):
-            self.kill()
-            self.parallelism = self.parallelisms[number]
-            self.start()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def environment() -> FlinkEnvironment:
-    """Flink's own; where it was not made a skip that says how."""
-    found = FlinkEnvironment()
-    if reason := found.missing():
-        pytest.skip(reason)
-    return found
+_missing = FlinkEnvironment().missing()
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(_missing), reason=_missing),
+]
 
 
 class TestFlink(EngineContract):
@@ -50,5 +28,5 @@ class TestFlink(EngineContract):
 class TestFlinkKilledAndRescaled(EngineContract):
     @pytest.fixture(scope="class")
     @classmethod
-    def player(cls, broker: NativeKafka, tmp_path_factory: pytest.TempPathFactory) -> RestlessPlayer:
-        return RestlessPlayer(broker, tmp_path_factory.mktemp("restless"))
+    def player(cls, broker: NativeKafka, tmp_path_factory: pytest.TempPathFactory) -> RestlessFlinkPlayer:
+        return RestlessFlinkPlayer(broker, tmp_path_factory.mktemp("restless"))
