@@ -2,9 +2,10 @@
 
 Stages are pure, so a state is its snapshot and the steps taken since: which records at which instant. A step's row
 is as large as its input, however large the state is; a snapshot is written when the steps since the last one weigh
-more than it, so a byte of input costs about two in the changelog. Rows are overwritten, never deleted: steps go
-round a ring, and snapshots alternate between two slots, so that the last whole one is never touched. A snapshot
-counts once its head row is there. It is taken when everything that followed from the steps before was published.
+more than it, so a byte of input costs about two in the changelog. Rows are overwritten, never deleted: after a
+snapshot the steps take their places from the first again, and snapshots alternate between two slots, so that the
+last whole one is never touched. A snapshot counts once its head row is there. It is taken when everything that
+followed from the steps before was published.
 
 Pure: rows in, rows out. An engine makes rows durable in the order given.
 """
@@ -26,7 +27,7 @@ Row = tuple[bytes, bytes]
 """Key and value of a changelog record."""
 CHUNK_BYTES = 900_000
 """Of a snapshot, in one row."""
-RING = 512
+PLACES = 512
 """Steps between two snapshots at most."""
 LIGHT_BYTES = 256 * 1024
 """Steps that weigh less than this wait for a snapshot, however small the last one was."""
@@ -89,18 +90,19 @@ class Journal:
     def due(self) -> bool:
         """Whether the next row must be a snapshot's."""
         heavy = self._bytes >= max(self._snapshot_bytes, LIGHT_BYTES)
-        return heavy or self.number - self._since >= RING
+        return heavy or self.number - self._since >= PLACES
 
     def step(self, records: Sequence[Record], now_ns: int) -> Row:
         """The row of the next step."""
-        assert self.number - self._since < RING, "a snapshot is due: this row would overwrite one that is needed"
+        assert self.number - self._since < PLACES, "a snapshot is due: this row would overwrite one that is needed"
         self.number += 1
         taken = [
             _Taken(r.topic, r.partition, r.offset, r.key, list(r.headers), r.value, r.time_ns) for r in records
         ]
         value = msgspec.msgpack.encode(_Step(self.number, now_ns, taken))
         self._bytes += len(value)
-        return _key(self._lane, "step", self.number % RING), value
+        # Counted from the snapshot: heavy steps, which soon bring the next one, take few places.
+        return _key(self._lane, "step", self.number - self._since - 1), value
 
     def snapshot(self, states: Mapping[str, bytes], positions: Positions, now_ns: int) -> list[Row]:
         """The rows of a snapshot after the last step, its head last."""
@@ -136,8 +138,8 @@ def _states(rows: Mapping[bytes, bytes], lane: int, head: _Head) -> dict[str, by
 
 
 def _steps(rows: Mapping[bytes, bytes], lane: int, since: int) -> tuple[Step, ...]:
-    """The steps after `since`; what lies in the ring from before is passed over."""
-    found = (_decode(rows[k], _Step) for k in (_key(lane, "step", i) for i in range(RING)) if k in rows)
+    """The steps after `since`; what lies in their places from before is passed over."""
+    found = (_decode(rows[k], _Step) for k in (_key(lane, "step", i) for i in range(PLACES)) if k in rows)
     later = sorted((s for s in found if s.number > since), key=lambda s: s.number)
     missing = set(range(since + 1, since + 1 + len(later))) - {s.number for s in later}
     if missing:

@@ -50,8 +50,8 @@ def states_of(lane: Lane) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that rings turn and snapshots come within a few steps."""
-    monkeypatch.setattr(journal_module, "RING", 5)
+    """So that places are taken again and snapshots come within a few steps."""
+    monkeypatch.setattr(journal_module, "PLACES", 5)
     monkeypatch.setattr(journal_module, "LIGHT_BYTES", 3_000)
 
 
@@ -102,12 +102,24 @@ def test_a_restart_tells_the_last_step_again_byte_for_byte() -> None:
     assert lane_of(rows).untold == []
 
 
-def test_rows_are_bounded_by_the_ring() -> None:
+def test_rows_are_bounded() -> None:
     rows, lane = Rows(), lane_of({})
     for i in range(60):
         rows |= dict(lane.step(records(i, 1), T0 + i).rows)
     assert len(rows) <= 5 + 2 + 1
     assert lane_of(rows).steps == 60
+
+
+def test_heavy_steps_take_few_places() -> None:
+    """Else a table would hold hundreds of clips' chunks that no restart needs."""
+    rows, journal = Rows(), Journal(0)
+    for i in range(30):
+        if journal.due:
+            rows |= dict(journal.snapshot({"a": b"small"}, {}, T0 + i))
+        rows |= dict([journal.step(records(i * 6, 6), T0 + i)])
+    assert sum(key.startswith(b"0/step") for key in rows) == 1
+    past, _ = read(rows, 0)
+    assert [step.number for step in past.steps] == [30]
 
 
 def test_a_large_state_lies_in_several_rows() -> None:
@@ -139,7 +151,7 @@ def test_damaged_rows_are_named(damage: str) -> None:
     rows = dict(journal.snapshot({"a": b"x" * 100}, {}, T0))
     rows |= dict([journal.step([], T0), journal.step([], T0)])
     if damage == "lost":
-        del rows[b"0/step/1"]
+        del rows[b"0/step/0"]
     elif damage == "cut":
         rows[b"0/snapshot-1/0"] = rows[b"0/snapshot-1/0"][:-1]
     else:
