@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup demo test lint format kafka flink lock golden dashboards services compose clean
+.PHONY: help setup demo test lint format kafka flink peers lock golden dashboards services compose clean
 help:           ## This list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -47,6 +47,12 @@ flink: setup    ## Flink's own environment in build/envs/flink and its jars (750
 	$(UV) pip sync --quiet --python build/envs/flink --require-hashes requirements/flink.txt
 	$(BIN)/python -m fleet.flink
 
+peers: setup    ## Environments of the stream benchmark's peers in build/envs (quixstreams, bytewax)
+	for peer in quixstreams bytewax; do \
+	  $(UV) venv --quiet --allow-existing --python $(PYTHON) build/envs/$$peer && \
+	  $(UV) pip sync --quiet --python build/envs/$$peer --require-hashes requirements/peer-$$peer.txt || exit 1; \
+	done
+
 services: setup ## Kafka, S3, MLflow and Prometheus natively on 127.0.0.1; Ctrl-C ends them all
 	$(BIN)/fleet services
 
@@ -63,6 +69,9 @@ lock: $(UV)     ## Resolve the dependencies anew
 	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra stream --extra learn -o requirements/learn.txt
 	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra tracking -o requirements/tracking.txt
 	$(UV) pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes --extra flink -o requirements/flink.txt
+	for peer in quixstreams bytewax; do \
+	  $(UV) pip compile --quiet tests/benchmarks/peers/$$peer.in --python-version 3.11 --generate-hashes -o requirements/peer-$$peer.txt || exit 1; \
+	done
 	$(UV) pip compile --quiet requirements/build.in --python-version 3.11 --generate-hashes -o requirements/build.txt
 
 golden: setup   ## Write the golden files anew; review their diff

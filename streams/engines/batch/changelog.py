@@ -4,7 +4,7 @@ what was taken when.
 Stages are pure, so states are their snapshot and the steps since: up to which offset, at which instant. A step's
 row is a few dozen bytes, however large the batch or the state; a restart reads the snapshot, takes the input
 again in the same cuts, and stands where the last commit stood, bit for bit. Rows lie in one transaction with the
-outputs and offsets that they belong to (docs/adr/0011).
+outputs and offsets that they belong to (docs/adr/0013).
 
 Pure: rows in, rows out.
 """

@@ -347,9 +347,9 @@ def positions_of(committed: Mapping[Position, tuple[int, int | None]]) -> Positi
 
 
 def hint_of(committed: Mapping[Position, tuple[int, int | None]]) -> int | None:
-    """Where a restore may begin to read; None where one offset was committed by somebody else."""
+    """Where a restore may begin to read: what the newest commit says. None where somebody else has committed."""
     hints = [hint for _, hint in committed.values()]
-    return min((h for h in hints if h is not None), default=None) if None not in hints else None
+    return None if None in hints else max((h for h in hints if h is not None), default=None)
 
 
 def _hint(metadata: str | None) -> int | None:

@@ -207,10 +207,12 @@ class BatchEngine:
         past = read_rows(self._client.rows(partition, hint))
         unit = Unit(self._flow, past)
         unseen = {name: Counts() for name in self._names}
+        replayed = 0
         for now_ns, batch in self._client.replay(past):
             unit.accept(unit.step(batch, now_ns, unseen), batch)
+            replayed += sum(len(taken) for taken in batch.values())
         unit.positions = starts(past, positions_of(committed))
-        return _Kept(unit, partition, hint or 0, len(past.steps)), unit.positions
+        return _Kept(unit, partition, hint or 0, len(past.steps), replayed), unit.positions
 
     # --- the transaction
 

@@ -1,23 +1,22 @@
-"""A peer: PyFlink as its guide shows it, one event at a time, keyed by vehicle, exactly once.
+"""PyFlink as its guide shows it, one event at a time, keyed by vehicle, exactly once:
+`pyflink_keyed.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended.
 
-The work is the other peers' (work.py), without the window's selection: parse, drop what came before (keyed state
-that expires), tags, cosine distance to the nearest prototypes and its place among recent ones, the scenario. Where
-idiom and speed disagree it is generous: typed msgspec, prototypes in memory without a checkpoint.
-
-    build/envs/flink/bin/python -m tests.benchmarks.peers.pyflink_keyed '{"kafka": ..., "prefix": ..., ...}'
+State that expires keeps the ids; where idiom and speed disagree it is generous: typed msgspec; prototypes, recent
+distances and the window in memory, without a checkpoint; values alone, without key and headers.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 from pyflink.common import Configuration, Time, Types, WatermarkStrategy
 from pyflink.common.serialization import ByteArraySchema
-from pyflink.datastream import KeyedProcessFunction, RuntimeContext, StreamExecutionEnvironment
+from pyflink.datastream import KeyedProcessFunction, OutputTag, RuntimeContext, StreamExecutionEnvironment
 from pyflink.datastream.connectors.base import DeliveryGuarantee
 from pyflink.datastream.connectors.kafka import (
     KafkaOffsetsInitializer,
@@ -27,19 +26,29 @@ from pyflink.datastream.connectors.kafka import (
 )
 from pyflink.datastream.state import MapStateDescriptor, StateTtlConfig
 
+from fleet.flink import FlinkEnvironment
 from tests.benchmarks.peers.work import Event, Scenario, Work, event_id, odd_of, scenario_record, tags_of
 
+BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
+REQUESTS = OutputTag("requests", BYTES)
+decode = msgspec.json.Decoder(Event).decode
 
-class PerEvent(KeyedProcessFunction):  # type: ignore[misc]
+
+class PerEvent(KeyedProcessFunction):  # type: ignore[misc]  # of another environment
     """Keyed by vehicle."""
+
+    def __init__(self, prototypes: int) -> None:
+        self._prototypes = prototypes
 
     def open(self, runtime_context: RuntimeContext) -> None:
         seen = MapStateDescriptor("seen", Types.STRING(), Types.BOOLEAN())
         seen.enable_time_to_live(StateTtlConfig.new_builder(Time.days(1)).build())
         self._seen = runtime_context.get_map_state(seen)
-        self._work = Work()
+        self._work = Work(self._prototypes)
 
-    def process_element(self, value: bytes, ctx: KeyedProcessFunction.Context) -> Iterator[bytes]:
+    def process_element(
+        self, value: bytes, ctx: KeyedProcessFunction.Context
+    ) -> Iterator[bytes | tuple[OutputTag, bytes]]:
         event = decode(value)
         if event.event_id != event_id(event) or self._seen.contains(event.event_id):
             return
@@ -47,58 +56,77 @@ class PerEvent(KeyedProcessFunction):  # type: ignore[misc]
         (novelty,) = self._work.novelty([event.embedding], [event])
         cell, odd = odd_of(event)
         yield scenario_record(Scenario(event, cell, odd, tags_of(event), novelty))[3]
-
-
-decode = msgspec.json.Decoder(Event).decode
-
-
-BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
-
-
-def vehicle_of(value: bytes) -> str:
-    """The key."""
-    return str(msgspec.json.decode(value, type=_Key).vehicle)
+        for request in self._work.select(event, cell, novelty):
+            yield REQUESTS, request[3]
 
 
 class _Key(msgspec.Struct):
     vehicle: str
 
 
-def main(words: dict[str, Any]) -> None:
-    """Runs until it is ended."""
+def vehicle_of(value: bytes) -> str:
+    return msgspec.json.decode(value, type=_Key).vehicle
+
+
+def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
+    with TemporaryDirectory(prefix="pyflink-") as folder:
+        run(bootstrap, prefix, group, int(prototypes), Path(folder))
+
+
+def run(bootstrap: str, prefix: str, group: str, prototypes: int, folder: Path) -> None:
+    environment = FlinkEnvironment().check()
+    os.environ.update(environment.variables(folder / "logs"))
     settings = Configuration()
-    for name, value in words["settings"].items():
+    for name, value in settings_of(environment, folder).items():
         settings.set_string(name, value)
     env = StreamExecutionEnvironment.get_execution_environment(settings)
     source = (
         KafkaSource.builder()
-        .set_bootstrap_servers(words["kafka"])
-        .set_topics(words["input"])
-        .set_group_id(words["group"])
+        .set_bootstrap_servers(bootstrap)
+        .set_topics(f"{prefix}fleet.events")
+        .set_group_id(prefix + group)
         .set_starting_offsets(KafkaOffsetsInitializer.earliest())
         .set_value_only_deserializer(ByteArraySchema())
         .build()
     )
-    schema = (
-        KafkaRecordSerializationSchema.builder()
-        .set_topic(words["output"])
-        .set_value_serialization_schema(ByteArraySchema())
-        .build()
-    )
-    sink = (
-        KafkaSink.builder()
-        .set_bootstrap_servers(words["kafka"])
-        .set_record_serializer(schema)
-        .set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
-        .set_transactional_id_prefix(words["group"])
-        .set_property("transaction.timeout.ms", "600000")
-        .build()
-    )
     events = env.from_source(source, WatermarkStrategy.no_watermarks(), "events")
-    keyed = events.key_by(vehicle_of, Types.STRING())
-    keyed.process(PerEvent(), BYTES).sink_to(sink)
+    told = events.key_by(vehicle_of, Types.STRING()).process(PerEvent(prototypes), BYTES)
+    told.sink_to(sink(bootstrap, f"{prefix}fleet.scenarios", prefix + group))
+    told.get_side_output(REQUESTS).sink_to(sink(bootstrap, f"{prefix}fleet.clip-requests", prefix + group))
     env.execute("keyed, per event")
 
 
+def sink(bootstrap: str, topic: str, group: str) -> KafkaSink:
+    schema = KafkaRecordSerializationSchema.builder().set_topic(topic)
+    return (
+        KafkaSink.builder()
+        .set_bootstrap_servers(bootstrap)
+        .set_record_serializer(schema.set_value_serialization_schema(ByteArraySchema()).build())
+        .set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
+        .set_transactional_id_prefix(f"{group}-{topic}")
+        .set_property("transaction.timeout.ms", "600000")
+        .build()
+    )
+
+
+def settings_of(environment: FlinkEnvironment, folder: Path) -> dict[str, str]:
+    """As our engine's, as far as they are about more than whole batches."""
+    return {
+        "execution.target": "local",
+        "rest.bind-port": "0",
+        "python.execution-mode": "thread",
+        "python.executable": str(environment.python),
+        "python.client.executable": str(environment.python),
+        "pipeline.jars": ";".join(Path(j).as_uri() for j in environment.jars),
+        "pipeline.object-reuse": "true",
+        "parallelism.default": "1",
+        "execution.checkpointing.interval": "2 s",
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "execution.checkpointing.dir": (folder / "checkpoints").as_uri(),
+        "restart-strategy.type": "none",
+        "taskmanager.memory.managed.size": "64m",
+    }
+
+
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(*sys.argv[1:])

@@ -1,0 +1,241 @@
+"""The same work on the batch engine and on what else there is: throughput interleaved in one run, latency at a
+fixed rate, memory, and how they grow with partitions and prototypes.
+
+Every contender is a process that reads fleet.events and writes fleet.scenarios and fleet.clip-requests. Nobody
+reports its own speed: it is told from the times at which the broker took the committed outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet.benchmarks.result import Bar, Measured
+from fleet.benchmarks.streams_load import Load, ends, feed, latencies, prepare, read_outputs
+from fleet.benchmarks.streams_watch import watch
+from fleet.console import Watcher
+from fleet.kafka import NativeKafka, missing_tools
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ROOT / "tests" / "benchmarks" / "peers"
+ENVIRONMENTS = ROOT / "build" / "envs"
+
+
+class NothingToMeasure(OSError):
+    """Something is missing that every contender needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A program: its interpreter and its script, which gets BOOTSTRAP PREFIX GROUP PROTOTYPES and runs until it is
+    ended."""
+
+    name: str
+    python: Path
+    script: Path
+    made_by: str = "make setup"
+    guarantee: str = "exactly once"
+
+    def missing(self) -> str:
+        """What is not here; "" where it can run."""
+        return "" if self.python.exists() else f"{self.python} is missing: {self.made_by}"
+
+    def command(self, kafka: str, prefix: str, group: str, prototypes: int) -> list[str]:
+        """To start it."""
+        return [str(self.python), str(self.script), kafka, prefix, group, str(prototypes)]
+
+
+HERE = Path(sys.executable)
+CONTENDERS: tuple[Contender, ...] = (
+    Contender("batch", HERE, ROOT / "fleet" / "benchmarks" / "streams_batch.py"),
+    Contender("hand", HERE, PEERS / "hand.py"),
+    Contender("quixstreams", ENVIRONMENTS / "quixstreams/bin/python", PEERS / "quix.py", "make peers"),
+    Contender(
+        "bytewax", ENVIRONMENTS / "bytewax/bin/python", PEERS / "bytewax_flow.py", "make peers", "at least once"
+    ),
+)
+"""Faust and Flink join by a row: a script of the same four words, in an environment of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    events: int = 60_000
+    repeats: int = 3
+    latency_rate: int = 5_000
+    latency_s: float = 20.0
+    prototypes: tuple[int, ...] = (64, 256, 1024)
+    partitions: tuple[int, ...] = (1, 2, 4, 8)
+    timeout_s: float = 300.0
+
+
+QUICK = Plan(3_000, 1, 500, 4.0, (256,), (8,), 120.0)
+
+
+def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
+    """A broker of its own; all contenders in turn, as often as the plan says. Raises NothingToMeasure."""
+    missing = missing_tools()
+    if missing:
+        raise NothingToMeasure(f"a native Kafka needs {' and '.join(missing)}")
+    plan = QUICK if quick else Plan()
+    broker = NativeKafka(heap_mb=768).prepare().start()
+    try:
+        with Watcher() as watcher:
+            return assess(_Bench(broker.bootstrap, plan, seeds[0], watcher.say).all())
+    finally:
+        broker.remove()
+
+
+class _Bench:
+    """One broker, one recording, and what was measured on it."""
+
+    def __init__(self, kafka: str, plan: Plan, seed: int, say: Callable[[str], None]) -> None:
+        self._kafka, self._plan, self._say, self._seed = kafka, plan, say, seed
+        self._numbers = iter(range(1_000_000))
+
+    def all(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        self._say(f"recording {self._plan.events} events")
+        prepare(self._kafka, "all.")
+        feed(self._kafka, "all.", Load(self._seed, self._plan.events))
+        throughput = self._throughput()
+        return {
+            "events": self._plan.events,
+            "throughput": throughput,
+            "left_out": {c.name: c.missing() for c in CONTENDERS if c.missing()},
+            "latency_ms": self._latency(),
+            "by_prototypes": {str(n): self._rate("all.", n) for n in self._plan.prototypes},
+            "by_partitions": {str(n): self._by_partitions(n) for n in self._plan.partitions},
+        }
+
+    def _throughput(self) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {"raw": []}
+        for turn in range(self._plan.repeats):
+            found["raw"].append(self._raw())
+            for contender in (c for c in CONTENDERS if not c.missing()):
+                ran = self._run(contender, "all.", 256)
+                found.setdefault(contender.name, []).append(ran)
+                self._say(f"turn {turn + 1}: {contender.name} {ran['per_s']:.0f}/s, {ran['peak_mb']:.0f} MB")
+        return found
+
+    def _raw(self) -> dict[str, Any]:
+        command = [str(HERE), str(PEERS / "raw.py"), self._kafka, "all.", self._group(), str(self._plan.events)]
+        done = subprocess.run(command, capture_output=True, check=True, timeout=self._plan.timeout_s)
+        told: dict[str, Any] = json.loads(done.stdout)
+        return {"per_s": told["events"] / told["seconds"], "outputs": 0, "peak_mb": 0.0}
+
+    def _run(self, contender: Contender, prefix: str, prototypes: int, events: int = 0) -> dict[str, Any]:
+        """One contender over the recording; its outputs are counted as a reader of committed records sees them."""
+        events = events or self._plan.events
+        before = ends(self._kafka, prefix)
+        command = contender.command(self._kafka, prefix, self._group(), prototypes)
+        ran = watch(command, _environment(), self._kafka, prefix, before, events, self._plan.timeout_s)
+        outputs = read_outputs(self._kafka, prefix, before)
+        return {
+            "per_s": outputs.per_s,
+            "scenarios": outputs.scenarios,
+            "distinct": outputs.distinct,
+            "requests": outputs.requests,
+            "peak_mb": ran.peak_mb,
+        }
+
+    def _rate(self, prefix: str, prototypes: int, events: int = 0) -> dict[str, Any]:
+        return self._run(CONTENDERS[0], prefix, prototypes, events)
+
+    def _by_partitions(self, number: int) -> dict[str, Any]:
+        """The same number of events in fewer partitions."""
+        prefix, events = f"p{number}.", self._plan.events // 2
+        prepare(self._kafka, prefix)
+        feed(self._kafka, prefix, Load(self._seed, events, partitions=number))
+        return self._rate(prefix, 256, events)
+
+    def _latency(self) -> dict[str, float]:
+        """From the moment a vehicle's event was sent to its decision, read committed, at a fixed rate."""
+        prepare(self._kafka, "paced.")
+        command = CONTENDERS[0].command(self._kafka, "paced.", self._group(), 256)
+        with subprocess.Popen(command, env=_environment(), cwd=ROOT) as child:
+            try:
+                pace = self._plan.latency_rate, self._plan.latency_s
+                told = sorted(latencies(self._kafka, "paced.", Load(self._seed, 0), *pace))
+            finally:
+                child.terminate()
+        return {"rate_per_s": self._plan.latency_rate, "events": len(told)} | {
+            f"p{share}": told[min(len(told) - 1, len(told) * share // 100)] for share in (50, 90, 99)
+        }
+
+    def _group(self) -> str:
+        return f"bench-{os.getpid()}-{next(self._numbers)}"
+
+
+def _environment() -> dict[str, str]:
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    return {**os.environ, **threads, "PYTHONPATH": str(ROOT)}
+
+
+def _median(runs: Sequence[dict[str, Any]], key: str = "per_s") -> float:
+    return float(statistics.median(run[key] for run in runs))
+
+
+def assess(results: dict[str, Any]) -> Measured:
+    """Bars and table. Ratios are medians of those within a turn: a busy machine slows neighbours alike."""
+    runs: dict[str, list[dict[str, Any]]] = results["throughput"]
+    peers = [name for name in ("quixstreams", "bytewax") if name in runs]
+    p99 = results["latency_ms"]["p99"]
+    bars = [
+        _ratio("batch-hand", "batch over the hand-written loop, both transactional", runs, ["hand"], 0.9),
+        _ratio("batch-peers", "batch over the faster of quixstreams and bytewax", runs, peers, 2.0),
+        _ratio("batch-raw", "batch over raw consumption", runs, ["raw"], 0.25),
+        Bar("latency", "event to decision, p99 at the fixed rate, ms", p99, "<= 100", p99 <= 100),
+        _complete(results),
+    ]
+    return Measured(results, bars, _table(results))
+
+
+def _ratio(
+    name: str, what: str, runs: dict[str, list[dict[str, Any]]], others: Sequence[str], least: float
+) -> Bar:
+    turns = range(len(runs["batch"]))
+    ratios = [runs["batch"][i]["per_s"] / max(runs[o][i]["per_s"] for o in others) for i in turns if others]
+    value = statistics.median(ratios) if ratios else 0.0
+    return Bar(name, what, value, f">= {least:g}", value >= least)
+
+
+def _complete(results: dict[str, Any]) -> Bar:
+    """What was decided of what was recorded: nobody is fast by leaving out."""
+    runs = [r for name, some in results["throughput"].items() if name != "raw" for r in some]
+    least = min(r["distinct"] for r in runs) / results["events"]
+    return Bar("complete", "least share of events with a committed decision", least, ">= 1", least >= 1)
+
+
+def _row(name: str, runs: list[dict[str, Any]], guarantee: str) -> str:
+    rates = [r["per_s"] for r in runs]
+    spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+    return f"| {name} | {_median(runs):,.0f} | {spread} | {_median(runs, 'peak_mb'):,.0f} | {guarantee} |"
+
+
+def _table(results: dict[str, Any]) -> str:
+    guarantees = {c.name: c.guarantee for c in CONTENDERS}
+    rows = [_row(name, runs, guarantees.get(name, "")) for name, runs in results["throughput"].items()]
+    latency = results["latency_ms"]
+    grown = [
+        f"| {what.removeprefix('by_')} | {number} | {r['per_s']:,.0f} | {r['peak_mb']:,.0f} |"
+        for what in ("by_prototypes", "by_partitions")
+        for number, r in results[what].items()
+    ]
+    return "\n".join([
+        f"{results['events']:,} events of about 1 KB with a 64-value embedding; 256 prototypes; every event is "
+        "decoded, deduplicated, tagged, scored, considered for the window and written as a scenario.", "",
+        "| | events/s (median) | of all turns | peak MB | outputs |", "|---|---|---|---|---|", *rows, "",
+        f"Event to decision on batch at {latency['rate_per_s']:,} events/s: p50 {latency['p50']:.0f} ms, "
+        f"p90 {latency['p90']:.0f} ms, p99 {latency['p99']:.0f} ms.", "",
+        "| batch by | number | events/s | peak MB |", "|---|---|---|---|", *grown,
+        *(f"\nLeft out: {name} ({why})." for name, why in results["left_out"].items()),
+    ])  # fmt: skip

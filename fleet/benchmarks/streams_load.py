@@ -1,0 +1,233 @@
+"""What the streams benchmark feeds and what it reads back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from numpy.typing import NDArray
+
+from streams.contracts.codec import encode
+from streams.contracts.drive import ClipOffer, Pose, Scores, Trigger, TriggerEvent
+from streams.contracts.ids import event_id
+from streams.contracts.odd import ACCELERATION, LIGHT, SPEED, STEERING_ANGLE, VISIBILITY, YAW_RATE
+from streams.tagging import RAIN, TIME_GAP
+from streams.topics import BY_NAME
+from streams.transport.kafka import KafkaConfig, KafkaTransport
+from streams.transport.memory import partition_of
+
+OUT = ("fleet.scenarios", "fleet.clip-requests")
+VEHICLES, CLUSTERS, DIMENSION = 1_000, 40, 64
+Floats = NDArray[np.float64]
+Ends = dict[tuple[str, int], int]
+_SIGNALS: tuple[tuple[str, float, float], ...] = (
+    (SPEED, 0.0, 130.0), (YAW_RATE, -12.0, 12.0), (ACCELERATION, -6.0, 3.0), (STEERING_ANGLE, -90.0, 90.0),
+    (LIGHT, 0.0, 100.0), (VISIBILITY, 100.0, 9_000.0), (RAIN, 0.0, 80.0), (TIME_GAP, 300.0, 5_000.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Events of about 1 KB: 1,000 vehicles, embeddings around 40 directions."""
+
+    seed: int
+    events: int
+    partitions: int = 8
+    """Vehicles whose keys fall into the first so many partitions."""
+
+    def all(self, number: int | None = None) -> Iterator[TriggerEvent]:
+        """The events; without a number as many as the load has."""
+        rng = np.random.default_rng(self.seed)
+        vehicles = self._vehicles()
+        centres = rng.normal(size=(CLUSTERS, DIMENSION))
+        now_ns = time.time_ns()
+        for i in range(self.events if number is None else number):
+            vector = centres[i % CLUSTERS] + 0.3 * rng.normal(size=DIMENSION)
+            yield _event(vehicles[i % len(vehicles)], i, now_ns, vector, rng.random(len(_SIGNALS) + 3))
+
+    def _vehicles(self) -> list[str]:
+        names = (f"vehicle-{i:05d}" for i in range(100 * VEHICLES))
+        fitting = (
+            n for n in names if partition_of(n.encode(), BY_NAME["fleet.events"].partitions) < self.partitions
+        )
+        return [name for name, _ in zip(fitting, range(VEHICLES), strict=False)]
+
+
+def _event(vehicle: str, i: int, now_ns: int, vector: Floats, random: Floats) -> TriggerEvent:
+    name = event_id(vehicle, "boot-0001", i)
+    shares = random.tolist()
+    signals = {s: round(low + (high - low) * u, 3) for (s, low, high), u in zip(_SIGNALS, shares, strict=False)}
+    return TriggerEvent(
+        event_id=name,
+        vehicle=vehicle,
+        boot="boot-0001",
+        sequence=i,
+        time_ns=now_ns,
+        kind=list(Trigger)[i % len(Trigger)],
+        model_version="m-2026-11-21",
+        region=("us-ca", "gb", "de-by")[i % 3],
+        cause=("lateral", "", "pedestrian", "stop_sign")[i % 4],
+        pose=Pose(52.2 + shares[0], 0.12 + shares[1], shares[2]),
+        signals=signals,
+        scores=Scores(*(round(2 * u, 4) for u in shares[-3:])),
+        embedding=np.rint(vector / np.linalg.norm(vector) * 127).astype(np.int8).tobytes(),
+        embedding_version="m-2026-11-21",
+        clip=ClipOffer(name, now_ns, now_ns + 4 * 10**9, 100_000 + int(200_000 * shares[3])),
+    )
+
+
+def prepare(kafka: str, prefix: str) -> None:
+    """Topics as in the table; the outputs carry the time at which the broker took them."""
+    KafkaTransport(KafkaConfig(kafka, prefix=prefix)).close()
+    entry: Any = ConfigEntry(
+        "message.timestamp.type", "LogAppendTime", incremental_operation=AlterConfigOpType.SET
+    )
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, prefix + t, incremental_configs=[entry]) for t in OUT]
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for done in admin.incremental_alter_configs(resources).values():
+        done.result(timeout=30)
+
+
+def _producer(kafka: str) -> Producer:
+    return Producer({
+        "bootstrap.servers": kafka, "partitioner": "consistent", "compression.type": "lz4", "linger.ms": 5,
+        "queue.buffering.max.messages": 1_000_000,
+    })  # fmt: skip
+
+
+def _send(producer: Producer, prefix: str, event: TriggerEvent) -> None:
+    headers, value = encode(event, event.vehicle)
+    producer.produce(f"{prefix}fleet.events", value, event.vehicle.encode(), headers=list(headers))
+
+
+def feed(kafka: str, prefix: str, load: Load) -> None:
+    """All of it, durable when this returns."""
+    producer = _producer(kafka)
+    for i, event in enumerate(load.all()):
+        _send(producer, prefix, event)
+        if i % 1_000 == 0:
+            producer.poll(0)
+    producer.flush()
+
+
+def ends(kafka: str, prefix: str) -> Ends:
+    """Offset behind the last output, aborted and committed, by partition."""
+    consumer = _consumer(kafka)
+    found: Ends = {}
+    for place in _places(prefix):
+        marks = consumer.get_watermark_offsets(TopicPartition(*place), timeout=30)
+        found[place] = int(marks[1]) if marks else 0
+    consumer.close()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Committed outputs of one run."""
+
+    scenarios: int
+    distinct: int
+    requests: int
+    per_s: float
+    """Scenarios over the time from the twentieth part on to the last, as the broker took them."""
+
+
+class _Told(msgspec.Struct):
+    event_id: str
+    time_ns: int
+
+
+class _Scenario(msgspec.Struct):
+    event: _Told
+
+
+_decode = msgspec.json.Decoder(_Scenario).decode
+
+
+def read_outputs(kafka: str, prefix: str, since: Ends) -> Outputs:
+    """What a reader of committed records finds behind these offsets."""
+    times: list[int] = []
+    names: set[str] = set()
+    requests = 0
+    for message in _committed(kafka, since):
+        if str(message.topic()).endswith(OUT[1]):
+            requests += 1
+            continue
+        times.append(message.timestamp()[1])
+        names.add(_decode(message.value() or b"").event.event_id)
+    times.sort()
+    first = len(times) // 20
+    passed_s = (times[-1] - times[first]) / 1e3 if times else 0.0
+    return Outputs(len(times), len(names), requests, (len(times) - first) / max(passed_s, 1e-3))
+
+
+def _committed(kafka: str, since: Ends) -> Iterator[Message]:
+    consumer = _consumer(kafka)
+    consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in since.items()])
+    left = set(since)
+    while left:
+        for message in consumer.consume(10_000, 1.0):
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:
+                left.discard((str(message.topic()), int(message.partition() or 0)))
+    consumer.close()
+
+
+def latencies(kafka: str, prefix: str, load: Load, rate: int, seconds: float) -> list[float]:
+    """Milliseconds from an event's sending to its scenario, for a stretch at a fixed rate after a warm-up."""
+    consumer = _consumer(kafka)
+    consumer.assign([TopicPartition(t, p, 0) for t, p in _places(prefix) if t.endswith(OUT[0])])
+    total = int(rate * seconds)
+    warm = max(rate, 100)
+    sender = threading.Thread(target=_pace, args=(kafka, prefix, load, rate, warm + total), daemon=True)
+    sender.start()
+    found: list[float] = []
+    heard = time.monotonic()
+    seen = 0
+    while seen < warm + total and time.monotonic() - heard < 60:
+        for message in (m for m in consumer.consume(5_000, 0.005) if m.error() is None):
+            seen, heard = seen + 1, time.monotonic()
+            sent_ns = _decode(message.value() or b"").event.time_ns
+            if seen > warm:
+                found.append((time.time_ns() - sent_ns) / 1e6)
+    sender.join(60)
+    consumer.close()
+    return found
+
+
+def _pace(kafka: str, prefix: str, load: Load, rate: int, number: int) -> None:
+    """Even slices of 10 ms; an event's time is when it was handed to the client."""
+    producer = _producer(kafka)
+    events = load.all(number)
+    began = time.monotonic()
+    sent = 0
+    while sent < number:
+        due = min(number, int((time.monotonic() - began) * rate) + 1)
+        for event in (e for e, _ in zip(events, range(due - sent), strict=False)):
+            _send(producer, prefix, msgspec.structs.replace(event, time_ns=time.time_ns()))
+        sent = due
+        producer.poll(0)
+        time.sleep(0.01)
+    producer.flush()
+
+
+def _places(prefix: str) -> list[tuple[str, int]]:
+    return [(prefix + t, p) for t in OUT for p in range(BY_NAME[t].partitions)]
+
+
+def _consumer(kafka: str) -> Consumer:
+    return Consumer({
+        "bootstrap.servers": kafka, "group.id": "benchmark", "enable.auto.commit": False,
+        "isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": 5,
+    })  # fmt: skip

@@ -1,0 +1,43 @@
+"""confluent-kafka, a transaction a batch: `hand.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended."""
+
+from __future__ import annotations
+
+import sys
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from tests.benchmarks.peers.work import Work
+
+LIMIT, PARTITIONS = 8_000, 8
+
+
+def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
+    consumer = Consumer({
+        "bootstrap.servers": bootstrap, "group.id": prefix + group, "enable.auto.commit": False,
+        "auto.offset.reset": "earliest", "isolation.level": "read_committed", "fetch.wait.max.ms": 20,
+        "queued.min.messages": 50_000, "queued.max.messages.kbytes": 16_384,
+    })  # fmt: skip
+    producer = Producer({
+        "bootstrap.servers": bootstrap, "transactional.id": prefix + group, "compression.type": "lz4",
+        "linger.ms": 5, "batch.num.messages": 10_000, "queue.buffering.max.messages": 200_000,
+        "queue.buffering.max.kbytes": 256 * 1024, "partitioner": "consistent",
+    })  # fmt: skip
+    producer.init_transactions()
+    places = [TopicPartition(f"{prefix}fleet.events", p) for p in range(PARTITIONS)]
+    consumer.assign(consumer.committed(places))
+    work = Work(int(prototypes))
+    while True:
+        messages = consumer.consume(1, 0.1)
+        if not messages:
+            continue
+        messages += consumer.consume(LIMIT - 1, 0)
+        producer.begin_transaction()
+        for topic, key, headers, value in work.batch([bytes(m.value() or b"") for m in messages]):
+            producer.produce(prefix + topic, value, key, headers=headers)
+        ends = {m.partition() or 0: (m.offset() or 0) + 1 for m in messages}
+        offsets = [TopicPartition(f"{prefix}fleet.events", p, end) for p, end in ends.items()]
+        producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata())
+        producer.commit_transaction()
+
+
+main(*sys.argv[1:])
