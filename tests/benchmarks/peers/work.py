@@ -32,7 +32,7 @@ class Clip(msgspec.Struct):
     bytes: int
 
 
-class Scores(msgspec.Struct):
+class Scores(msgspec.Struct, frozen=True):
     plan_jump: float = 0.0
     hindsight_miss: float = 0.0
     uncertainty_m: float = 0.0

@@ -1,0 +1,61 @@
+"""The Flink engine as a contender: `flink_contender.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended. For
+the Flink environment's Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fleet.flink import FlinkEnvironment
+from registry.store import Store
+from streams.contracts.clock import SECOND_NS
+from streams.dedup import Dedup
+from streams.engines.flink.config import FlinkConfig
+from streams.novelty import NoveltyConfig, NoveltyStage
+from streams.selection import Selection, SelectionConfig
+from streams.stage import AnyStage
+from streams.tagging import Tagging
+
+STAGES = ("dedup", "tagging", "novelty", "selection")
+PROTOTYPES = "FLEET_BENCHMARK_PROTOTYPES"
+"""How the tasks learn it: they inherit the environment."""
+
+
+def stages(names: Sequence[str], _store: Store) -> list[AnyStage]:
+    """As the batch engine's contender has them."""
+    made: list[AnyStage] = [
+        Dedup(),
+        Tagging(),
+        NoveltyStage(NoveltyConfig(prototypes=int(os.environ[PROTOTYPES]))),
+        Selection(SelectionConfig(window_ns=20 * SECOND_NS)),
+    ]
+    return [s for s in made if s.name in names]
+
+
+def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
+    """Until SIGTERM."""
+    with TemporaryDirectory(prefix="flink-") as name:
+        folder, environment = Path(name), FlinkEnvironment().check()
+        os.environ.update(environment.variables(folder / "logs"), **{PROTOTYPES: prototypes})
+        config = FlinkConfig(
+            kafka=bootstrap,
+            stages=STAGES,
+            checkpoints=(folder / "checkpoints").as_uri(),
+            jars=environment.jars,
+            python=str(environment.python),
+            make="tests.benchmarks.flink_contender:stages",
+            store=str(folder / "store"),
+            group=group,
+            prefix=prefix,
+        )
+        # Flink is of another environment, and reads its own while it is imported.
+        from streams.engines.flink_job import run
+
+        run([config])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
