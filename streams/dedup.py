@@ -6,6 +6,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeVar
 
 import msgspec
@@ -60,6 +61,19 @@ class Seen(msgspec.Struct, frozen=True):
         else:
             kept = (*kept, Generation(now_ns, new))[-GENERATIONS:]
         return msgspec.structs.replace(self, generations=kept)
+
+    def union(self, other: Seen) -> Seen:
+        """What either knows, newest first, as far as the limit reaches; the same from both sides."""
+        ours, theirs = self.generations[::-1], other.generations[::-1]
+        kept: list[Generation] = []
+        for pair in zip_longest(ours, theirs):
+            both = [g for g in pair if g is not None]
+            ids = {n: max(g.ids.get(n, 0) for g in both) for n in sorted({n for g in both for n in g.ids})}
+            kept.append(Generation(max(g.since_ns for g in both), ids))
+            if kept[1:] and sum(len(g.ids) for g in kept) > self.limit:
+                kept.pop()
+                break
+        return msgspec.structs.replace(self, generations=tuple(kept[::-1]))
 
     def _takes(self, newest: Generation, more: int, now_ns: int) -> bool:
         young = now_ns - newest.since_ns < self.window_ns // GENERATIONS

@@ -15,7 +15,7 @@ a new kind of event is known after a few.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -113,11 +113,15 @@ class Model(msgspec.Struct, frozen=True):
     """Time of the newest event."""
 
 
+Models = dict[str, dict[str, Model]]
+"""By "version/dimension", then by cell."""
+
+
 class NoveltyState(msgspec.Struct, frozen=True):
-    """Models by "version/dimension", then by cell."""
+    """What a partition knows, and the ids of what it has learned from."""
 
     seen: Seen
-    models: dict[str, dict[str, Model]] = {}
+    models: Models = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,27 +174,33 @@ class NoveltyStage:
         return NoveltyState(Seen(24 * 3600 * SECOND_NS, self.config.seen_ids))
 
     def step(self, state: NoveltyState, batch: Sequence[Message], now_ns: int) -> Outcome[NoveltyState]:
-        """Score the scenarios that were not seen before, grouped by model; they leave in the order they came."""
+        """Score the scenarios that were not seen before; they leave in the order they came."""
         fresh = state.seen.fresh({s.event.event_id: s for s in batch if isinstance(s, Scenario)})
-        models = dict(state.models)
-        told: dict[str, Novelty] = {}
-        for key, group in _by_model(fresh.values()).items():
-            models = self._room_for(models, key)
-            models[key], novelties = self._score_group(models.get(key, {}), group)
-            told |= zip((s.event.event_id for s in group), novelties, strict=True)
+        models, scored = self.score(state.models, list(fresh.values()))
         seen = state.seen.remember(dict.fromkeys(fresh, 0), now_ns)
-        emits = [Emit("fleet.scenarios", replace(s, novelty=told.get(n, _UNKNOWN))) for n, s in fresh.items()]
-        return Outcome(NoveltyState(seen, models), tuple(emits))
+        return Outcome(NoveltyState(seen, models), tuple([Emit("fleet.scenarios", s) for s in scored]))
+
+    def score(self, models: Models, scenarios: Sequence[Scenario]) -> tuple[Models, list[Scenario]]:
+        """Scenarios of different ids, in order, with what models say of each; and the models that learned from
+        them."""
+        models = dict(models)
+        told: list[Novelty] = [_UNKNOWN] * len(scenarios)
+        for key, rows in _by_model(scenarios).items():
+            models = self._room_for(models, key)
+            models[key], novelties = self._score_group(models.get(key, {}), [scenarios[r] for r in rows])
+            for row, novelty in zip(rows, novelties, strict=True):
+                told[row] = novelty
+        return models, [replace(s, novelty=n) for s, n in zip(scenarios, told, strict=True)]
 
     def merge(self, a: NoveltyState, b: NoveltyState) -> NoveltyState:
-        """What two partitions know together; merge(a, b) and merge(b, a) know the same."""
-        models: dict[str, dict[str, Model]] = {}
+        """What two partitions know together, within the bounds of one. merge(a, b) is merge(b, a); of three the
+        order shows only in which prototypes were condensed first. Each event counts once where the partitions'
+        events are apart, so a state is not to be merged with itself."""
+        models: Models = {}
         for key in sorted({*a.models, *b.models}):
             first, second = a.models.get(key, {}), b.models.get(key, {})
             models[key] = {c: self._merged(first.get(c), second.get(c)) for c in sorted({*first, *second})}
-        names = {n: c for g in (*a.seen.generations, *b.seen.generations) for n, c in sorted(g.ids.items())}
-        newest = max((g.since_ns for s in (a.seen, b.seen) for g in s.generations), default=0)
-        return NoveltyState(replace(a.seen, generations=()).remember(dict(sorted(names.items())), newest), models)
+        return NoveltyState(a.seen.union(b.seen), models)
 
     def dump(self, state: NoveltyState) -> bytes:
         """MessagePack."""
@@ -200,7 +210,7 @@ class NoveltyStage:
         """Raises StateUnreadable."""
         return unpack(data, NoveltyState)
 
-    def _room_for(self, models: dict[str, dict[str, Model]], key: str) -> dict[str, dict[str, Model]]:
+    def _room_for(self, models: Models, key: str) -> Models:
         """Forget the embedding version that was used longest ago where a new one finds no room."""
         if key in models or len(models) < self.config.versions:
             return models
@@ -433,12 +443,12 @@ def _rows(group: Sequence[Scenario]) -> _Rows:
     return _Rows(unit_vectors([s.event.embedding for s in group]), named, even(named), times_ns)
 
 
-def _by_model(scenarios: Iterable[Scenario]) -> dict[str, list[Scenario]]:
-    groups: dict[tuple[str, int], list[Scenario]] = {}
-    for s in scenarios:
+def _by_model(scenarios: Sequence[Scenario]) -> dict[str, list[int]]:
+    groups: dict[tuple[str, int], list[int]] = {}
+    for i, s in enumerate(scenarios):
         if embedding := s.event.embedding:
-            groups.setdefault((s.event.embedding_version, len(embedding)), []).append(s)
-    return {f"{version}/{length}": group for (version, length), group in groups.items()}
+            groups.setdefault((s.event.embedding_version, len(embedding)), []).append(i)
+    return {f"{version}/{length}": rows for (version, length), rows in groups.items()}
 
 
 def _rows_by_cell(group: Sequence[Scenario]) -> dict[str, Index]:

@@ -15,7 +15,9 @@ from typing import Any
 import typer
 
 from fleet.benchmarks.flywheel import measure as measure_flywheel
+from fleet.benchmarks.novelty import measure as measure_novelty
 from fleet.benchmarks.result import Measured
+from fleet.benchmarks.streams import measure as measure_streams
 
 
 class UnknownBenchmark(ValueError):
@@ -25,7 +27,11 @@ class UnknownBenchmark(ValueError):
 Benchmark = Callable[[list[int], Path, bool], Measured]
 """(seeds, scratch folder, quick) -> Measured. Shows its progress on stderr."""
 
-CATALOG: dict[str, Benchmark] = {"flywheel": measure_flywheel}
+CATALOG: dict[str, Benchmark] = {
+    "flywheel": measure_flywheel,
+    "novelty": measure_novelty,
+    "streams": measure_streams,
+}
 
 
 def run_benchmark(name: str, *, seeds: str, out: Path, quick: bool, as_json: bool) -> int:

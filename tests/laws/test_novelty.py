@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from streams.contracts.codec import Message
 from streams.contracts.scenarios import Scenario
-from streams.novelty import NoveltyConfig, NoveltyStage, NoveltyState, condense, cosine_distances, unit_vectors
+from streams.dedup import GENERATIONS, Seen
+from streams.novelty import NoveltyConfig, NoveltyStage, NoveltyState
+from streams.prototypes import condense, cosine_distances, unit_vectors
 from streams.stage import Emit
 from tests.laws.stage_laws import (
     check_any_batches,
@@ -113,6 +115,62 @@ def test_merging_commutes_and_stays_in_bounds(first: int, second: int, m: int, n
         )
     for name in {n for s in (a, b) for g in s.seen.generations for n in g.ids}:
         assert name in together.seen
+
+
+@settings(max_examples=8)
+@given(seeds, st.integers(60, 200))
+def test_in_which_order_three_are_merged_hardly_shows(seed: int, count: int) -> None:
+    """The same events are known, and any event lies about as far from them."""
+    stage = NoveltyStage(NoveltyConfig(prototypes=24, mature=32))
+    a, b, c = (run(stage, [clustered(seed + i, count, 1000 * i)], T0)[0] for i in range(3))
+    first, second = stage.merge(stage.merge(a, b), c), stage.merge(a, stage.merge(b, c))
+    assert all(n in second.seen for g in first.seen.generations for n in g.ids)
+    probe = clustered(seed + 9, 40, 9000)
+    one, other = (np.array([s.novelty.distance for s in scored(run_on(stage, m, probe))]) for m in (first, second))
+    assert float(np.abs(one - other).mean()) < 0.05
+
+
+def clustered(seed: int, count: int, first: int) -> list[Message]:
+    """Ordinary events of one cell: seven kinds."""
+    rng = np.random.default_rng(seed)
+    vectors = np.eye(16)[rng.integers(7, size=count)] + 0.1 * rng.normal(size=(count, 16))
+    return [scenario(first + i, embedding=embedding_of(v)) for i, v in enumerate(vectors)]
+
+
+def test_partitions_merged_stay_calibrated() -> None:
+    """What eight partitions learned, one goes on with: no burst of alarms, no silence."""
+    stage, rng = NoveltyStage(NoveltyConfig(prototypes=64)), np.random.default_rng(8)
+    axes = np.linalg.qr(rng.normal(size=(32, 32)))[0]
+
+    def usual(first: int, count: int) -> list[Message]:
+        noise = 0.2 * rng.normal(size=(count, 32))
+        return [scenario(first + i, embedding=embedding_of(axes[i % 7] + n)) for i, n in enumerate(noise)]
+
+    parts = [run(stage, [usual(1000 * i, 600)], T0)[0] for i in range(8)]
+    together = parts[0]
+    for part in parts[1:]:
+        together = stage.merge(together, part)
+    told = scored(run_on(stage, together, usual(9000, 3000)))
+    assert np.mean([s.novelty.novel for s in told]) == pytest.approx(0.05, rel=0.25)
+
+
+@given(st.lists(st.integers(0, 40), max_size=30), st.lists(st.integers(0, 40), max_size=30), st.integers(1, 60))
+def test_the_union_of_what_was_seen_is_the_same_from_both_sides_and_bounded(
+    ours: list[int], theirs: list[int], limit: int
+) -> None:
+    def seen(numbers: list[int]) -> Seen:
+        known = Seen(10**12, limit)
+        for at, n in enumerate(numbers):
+            known = known.remember({f"id-{n}": n}, at)
+        return known
+
+    a, b = seen(ours), seen(theirs)
+    together = a.union(b)
+    assert together == b.union(a)
+    assert len(together.generations) <= GENERATIONS
+    assert len(together) <= max(limit, len(together.generations[-1].ids) if together.generations else 0)
+    if len({*ours, *theirs}) * GENERATIONS <= limit:
+        assert all(f"id-{n}" in together for n in (*ours, *theirs))
 
 
 def test_what_either_partition_knows_is_familiar_to_both_together() -> None:
