@@ -62,8 +62,13 @@ CONTENDERS: tuple[Contender, ...] = (
     ),
     Contender("flink", ENVIRONMENTS / "flink/bin/python", PEERS.parent / "flink_contender.py", "make flink"),
     Contender("pyflink", ENVIRONMENTS / "flink/bin/python", PEERS / "pyflink_keyed.py", "make flink"),
+    Contender(
+        "faust",
+        HERE,
+        ROOT / "fleet" / "benchmarks" / "streams_faust.py",
+        guarantee="at least once; without selection",
+    ),
 )
-"""Faust joins by a row: a script of the same four words, in an environment of its own."""
 
 
 FLINK_BAR = "flink over PyFlink that takes events one by one, keyed, both exactly once"

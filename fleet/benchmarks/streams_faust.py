@@ -1,26 +1,24 @@
-"""The Faust engine as a contender: `streams_faust.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended."""
+"""The Faust engine as a contender: `streams_faust.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended.
+
+Without selection, which others run inside the same process: Faust's flows meet through topics, and the topic holds
+what earlier contenders wrote.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from fleet.benchmarks.streams_batch import WINDOW_NS, now
+from fleet.benchmarks.streams_batch import now
 from streams.dedup import Dedup
 from streams.engines.faust_app import FaustConfig, run_worker
 from streams.novelty import NoveltyConfig, NoveltyStage
-from streams.selection import Selection, SelectionConfig
 from streams.stage import AnyStage
 from streams.tagging import Tagging
 
 
 def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
     """Until SIGTERM."""
-    stages: list[AnyStage] = [
-        Dedup(),
-        Tagging(),
-        NoveltyStage(NoveltyConfig(prototypes=int(prototypes))),
-        Selection(SelectionConfig(window_ns=WINDOW_NS)),
-    ]
+    stages: list[AnyStage] = [Dedup(), Tagging(), NoveltyStage(NoveltyConfig(prototypes=int(prototypes)))]
     run_worker(FaustConfig(bootstrap, prefix, group, web_port=0, limit=2000), stages, now=now)
 
 
