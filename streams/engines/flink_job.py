@@ -112,6 +112,8 @@ def flink_settings(config: FlinkConfig, restore: str | None) -> dict[str, str]:
         "execution.checkpointing.interval": f"{config.checkpoint_ms} ms",
         "execution.checkpointing.mode": "EXACTLY_ONCE",
         "execution.checkpointing.dir": config.checkpoints,
+        # The mark must be the last before the barrier: a barrier that overtakes would leave it behind.
+        "execution.checkpointing.unaligned.enabled": "false",
         "execution.checkpointing.num-retained": "3",
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.tolerable-failed-checkpoints": "3",
