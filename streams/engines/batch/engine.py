@@ -17,7 +17,7 @@ from itertools import chain
 from confluent_kafka import Consumer, TopicPartition
 
 from streams.contracts.ids import sha256_hex
-from streams.engines.batch.changelog import Row, Step, read_rows, snapshot_rows, step_row
+from streams.engines.batch.changelog import Past, Row, Step, read_rows, snapshot_rows, step_row
 from streams.engines.batch.client import Client, Commit, hint_of, positions_of
 from streams.engines.batch.unit import Batch, Done, Flow, Taken, Unit, starts
 from streams.engines.inline import ContentSink, NowhereToStore
@@ -25,9 +25,11 @@ from streams.engines.now import Now
 from streams.engines.round import Counts, Outgoing, in_order
 from streams.stage import AnyStage, Content
 from streams.topology import BY_STAGE, topics_read
-from streams.transport.base import Position, Record, Retry, TransportError
+from streams.transport.base import Position, Positions, Record, Retry, TransportError
 from streams.transport.kafka import KafkaConfig
 
+_MARKS_S = 10.0
+"""The marks of a commit reach all partitions long before."""
 ALL = -1
 """The unit of a process that holds the whole fleet."""
 
@@ -204,7 +206,7 @@ class BatchEngine:
         """A unit as it stood at its last commit, and where its input goes on."""
         committed = self._client.committed(places)
         hint = hint_of(committed)
-        past = read_rows(self._client.rows(partition, hint))
+        past = self._past(partition, hint, positions_of(committed))
         unit = Unit(self._flow, past)
         unseen = {name: Counts() for name in self._names}
         replayed = 0
@@ -213,6 +215,17 @@ class BatchEngine:
             replayed += sum(len(taken) for taken in batch.values())
         unit.positions = starts(past, positions_of(committed))
         return _Kept(unit, partition, hint or 0, len(past.steps), replayed), unit.positions
+
+    def _past(self, partition: int, hint: int | None, committed: Positions) -> Past:
+        """The changelog, as new as the committed offsets: a transaction's marks reach one partition after another.
+        Where an operator has moved the offsets forward it stays behind."""
+        ends_s = time.monotonic() + _MARKS_S
+        while True:
+            past = read_rows(self._client.rows(partition, hint))
+            behind = starts(past, {})
+            if all(behind.get(p, 0) >= o for p, o in committed.items()) or time.monotonic() > ends_s:
+                return past
+            time.sleep(0.2)
 
     # --- the transaction
 
