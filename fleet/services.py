@@ -64,7 +64,7 @@ class Process:
                 part.command, stdout=log, stderr=log, env=os.environ | part.environment, start_new_session=True
             )
 
-    def wait_ready(self, timeout_s: float = 240.0) -> None:
+    def wait_ready(self, timeout_s: float = 600.0) -> None:
         """Raises ServiceFailed."""
         ends = time.monotonic() + timeout_s
         while not self.part.ready():
