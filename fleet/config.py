@@ -9,6 +9,7 @@ from jobs.context import Budget, GatePolicy, Settings
 from model.recipes import recipe
 from simulation.scenarios import BASE, UNSEEN
 from streams.contracts.clock import SECOND_NS
+from streams.coverage import CoverageConfig
 from streams.rollouts import RolloutsConfig, Wave
 from streams.selection import CURATED, SelectionConfig
 from streams.triggers import TriggersConfig
@@ -44,6 +45,8 @@ class WheelConfig:
     triggers: TriggersConfig
     rollouts: RolloutsConfig
     mix: Mapping[str, float] = field(default_factory=lambda: dict(FLEET_MIX))
+    coverage: CoverageConfig = field(default_factory=lambda: CoverageConfig(open_campaigns=0))
+    """No campaigns by default: what is collected is what selection is measured by."""
     sample_s: float = 4.0
     """Every so often a vehicle offers a clip whatever happens: a uniform sample of its driving."""
     spool_bytes: int = 256 * 1024 * 1024

@@ -35,6 +35,7 @@ from streams.contracts.drive import TriggerEvent
 from streams.contracts.ids import job_fingerprint
 from streams.contracts.jobs import JobFinished, JobRequested, Release
 from streams.contracts.releases import Rollout, RolloutState
+from streams.coverage import Coverage
 from streams.dedup import Dedup
 from streams.engines.inline import InlineEngine
 from streams.novelty import NoveltyStage
@@ -127,7 +128,7 @@ class Wheel:
             config.settings.hardware,
         )
         self.worker = Worker(self.context, clock=self.clock, watch=self._watch_job)
-        self._gateway = Inbox(transport, "gateway", ("fleet.clip-requests", "fleet.releases"))
+        self._gateway = Inbox(transport, "gateway", ("fleet.clip-requests", "fleet.releases", "fleet.campaigns"))
         self._registrar = Inbox(transport, "registrar", ("fleet.archive",))
         self._monitor = Inbox(transport, "monitor", MONITORED)
         self._rollouts: list[Rollout] = []
@@ -326,6 +327,7 @@ def _stages(config: WheelConfig, uri_of: Callable[[str], str]) -> list[AnyStage]
         NoveltyStage(),
         Selection(config.selection),
         Archive(uri_of),
+        Coverage(config.coverage),
         Triggers(config.triggers),
         Rollouts(config.rollouts),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from registry.store import Store
 from streams.archive import Archive
+from streams.coverage import Coverage
 from streams.dedup import Dedup
 from streams.engines.round import UnknownStage
 from streams.novelty import NoveltyStage
@@ -21,6 +22,7 @@ STAGES: dict[str, Callable[[Store], AnyStage]] = {
     "novelty": lambda _: NoveltyStage(),
     "selection": lambda _: Selection(),
     "archive": lambda store: Archive(store.uri),
+    "coverage": lambda _: Coverage(),
     "triggers": lambda _: Triggers(),
     "rollouts": lambda _: Rollouts(),
 }

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.agent.campaigns import Campaigns
 from edge.agent.main import Agent, AgentConfig
 from edge.agent.spool import Spool
 from edge.agent.triggers import Sampling
@@ -59,6 +60,7 @@ class Vehicle:
     name: str
     spool: Spool
     installer: Installer
+    campaigns: Campaigns
     agent: Agent | None = None
     driver: Driver | None = None
     """None: no release is installed, the person drives."""
@@ -89,6 +91,7 @@ class VirtualFleet:
                 Installer(
                     folder / name / "slots", hardware, TufSource(folder / name / "tuf", url, root), policy=UPDATES
                 ),
+                Campaigns(name, folder / name, durable=False),
             )
             for name in (f"v{number:03d}" for number in range(count))
         ]
@@ -133,9 +136,7 @@ class VirtualFleet:
             if vehicle.agent is not None:
                 self._send(send, vehicle.agent.receive(message, now_ns), now_ns, vehicle)
             else:
-                Agent(self._config(vehicle.name, "setup", ""), vehicle.spool, vehicle.installer).receive(
-                    message, now_ns
-                )
+                self._agent(vehicle, "setup", "").receive(message, now_ns)
 
     def upload(self, now_ns: int, send: Send) -> int:
         """Send what was asked for; the number of messages sent."""
@@ -156,9 +157,13 @@ class VirtualFleet:
             raise ValueError(f"{len(scenes)} scenes for {len(self.vehicles)} vehicles")
         self._trips += 1
         for vehicle, scene in zip(self.vehicles, scenes, strict=True):
-            config = self._config(vehicle.name, f"trip-{self._trips}", scene.region.name)
-            vehicle.agent = Agent(config, vehicle.spool, vehicle.installer)
-            self.scene_of[config.vehicle, config.boot] = scene
+            boot = f"trip-{self._trips}"
+            vehicle.agent = self._agent(vehicle, boot, scene.region.name)
+            self.scene_of[vehicle.name, boot] = scene
+
+    def _agent(self, vehicle: Vehicle, boot: str, region: str) -> Agent:
+        config = self._config(vehicle.name, boot, region)
+        return Agent(config, vehicle.spool, vehicle.installer, vehicle.campaigns)
 
     def _config(self, name: str, boot: str, region: str) -> AgentConfig:
         return AgentConfig(

@@ -43,6 +43,7 @@ class CoverageConfig:
     """When the stage looks, what it asks for, and what it may approve by itself."""
 
     look_ns: int = HOUR_NS
+    """The debt is looked at when such a stretch of time ends."""
     recent_ns: int = DAY_NS
     """A model that nobody reported for so long does not drive any more."""
     prior_km: float = 50.0
@@ -115,8 +116,8 @@ class CoverageState(msgspec.Struct, frozen=True):
     campaigns: dict[str, Campaign] = {}
     read: Seen = Seen(30 * DAY_NS, 20_000)
     """Records of campaigns that were taken into account."""
-    look_ns: int = -1
-    """When the debt is looked at next; -1 before the first step."""
+    look: int = -1
+    """Number of the stretch of time it is in; -1 before the first step."""
 
 
 class Coverage:
@@ -135,16 +136,16 @@ class Coverage:
         """Let time pass, look at the debt if it is time, then take the batch in."""
         campaigns = _Campaigns(state.campaigns, state.read, now_ns)
         campaigns.let_time_pass(self.config.rest_ns)
-        if 0 <= state.look_ns <= now_ns:
+        look = now_ns // self.config.look_ns
+        if 0 <= state.look < look:
             for wanted in self._ask(state, campaigns.standing, now_ns):
                 campaigns.put(wanted)
-        look_ns = now_ns + self.config.look_ns if state.look_ns <= now_ns else state.look_ns
         for message in batch:
             if isinstance(message, Campaign):
                 campaigns.hear(message, self.config.max_campaigns)
         state = self._drove(state, [m for m in batch if isinstance(m, Telemetry)], now_ns)
         read = state.read.remember(campaigns.read, now_ns)
-        state = replace(state, campaigns=campaigns.standing, read=read, look_ns=look_ns)
+        state = replace(state, campaigns=campaigns.standing, read=read, look=max(look, state.look))
         return Outcome(state, tuple(campaigns.emits), tuple(campaigns.refused))
 
     def dump(self, state: CoverageState) -> bytes:
@@ -216,7 +217,7 @@ class Coverage:
         """To sample the driving in a cell: about so many clips in its life, if the fleet drives on as it did."""
         config = self.config
         campaign = Campaign(
-            campaign_id=f"coverage-{digest('coverage', debt.cell, str(now_ns))[:12]}",
+            campaign_id=f"coverage-{digest('coverage', debt.cell, str(now_ns // config.look_ns))[:12]}",
             time_ns=now_ns,
             revision=0,
             state=CampaignState.WAITING,

@@ -48,6 +48,13 @@ TOPOLOGY: tuple[Node, ...] = (
         "open requests and their chunks",
     ),
     Node(
+        "coverage",
+        ("fleet.telemetry", "fleet.campaigns"),
+        ("fleet.campaigns",),
+        "cell",
+        "exposure by cell and model, campaigns as they stand",
+    ),
+    Node(
         "triggers",
         ("fleet.archive", "learning.jobs", "fleet.releases"),
         ("learning.jobs",),

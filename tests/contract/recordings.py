@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from streams.archive import Archive, ArchiveConfig
+from streams.contracts.campaigns import CampaignState, moved
 from streams.contracts.clips import CHUNK_BYTES, ClipRequest, LostClip
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Headers, Message, encode
@@ -19,6 +20,7 @@ from streams.contracts.drive import Exposure, Telemetry, TriggerEvent
 from streams.contracts.ids import job_fingerprint
 from streams.contracts.jobs import JobStarted
 from streams.contracts.releases import RolloutState
+from streams.coverage import Coverage, CoverageConfig
 from streams.dedup import Dedup
 from streams.novelty import NoveltyConfig, NoveltyStage
 from streams.rollouts import Rollouts, RolloutsConfig, Wave
@@ -31,6 +33,7 @@ from tests.samples import (
     DAYLIGHT,
     T0,
     archived,
+    campaign,
     chunks,
     embedding_of,
     event,
@@ -200,6 +203,33 @@ def _archive() -> Recording:
     )  # fmt: skip
 
 
+def _coverage() -> Recording:
+    """Reports twice, a debt that writes campaigns; a person's that is approved, killed, contradicted; an end."""
+    waiting = campaign("mine", CampaignState.WAITING, revision=0, time_ns=START, start_ns=START)
+    approved = moved(waiting, CampaignState.APPROVED, START + SECOND_NS, "ada")
+    killed = moved(waiting, CampaignState.KILLED, START + SECOND_NS, reason="wrong street")
+    reports = [_driven(i) for i in range(60)]
+    return Recording(
+        lambda: [Coverage(CoverageConfig(look_ns=WINDOW, least_km=5.0, lifetime_ns=10 * WINDOW))],
+        (
+            phase(1, *reports[:40], *reports[:9], waiting, *poison("fleet.telemetry", "car-1", 1)),
+            phase(61, reports[0]),
+            phase(62, *reports[40:], approved, waiting, *poison("fleet.campaigns", "mine", 62)),
+            phase(63, campaign("bad", start_ns=START, expires_ns=START), killed),
+            phase(64, approved, killed),
+            phase(900, reports[0]),
+        ),
+    )
+
+
+def _driven(number: int) -> Telemetry:
+    cells = ["right/day/clear/urban", "right/day/clear/urban", "left/night/clear/urban"]
+    exposure = Exposure(
+        cells[number % 3], 700.0 + number, 70.0, 33.3, 3.3, {"lateral": 1} if number % 5 == 0 else {}
+    )
+    return telemetry(number, VEHICLES[number % 12], time_ns=START, exposures=[exposure])
+
+
 def _triggers() -> Recording:
     """Two jobs: one passes, its rollout is halted, and the next starts at once with what was learned in vain."""
     config = TriggersConfig(start_clips=6, start_vehicles=3, join_clips=2, debounce_ns=30 * SECOND_NS)
@@ -271,6 +301,7 @@ RECORDINGS: dict[str, Callable[[], Recording]] = {
     "novelty": _novelty,
     "selection": _selection,
     "archive": _archive,
+    "coverage": _coverage,
     "triggers": _triggers,
     "rollouts": _rollouts,
 }

@@ -54,3 +54,9 @@ def test_recordings_cover_every_end(reference: dict[str, Told]) -> None:
     assert {"canary", "wave", "complete", "halted"} <= set(states)
     assert len([r for r in reference["triggers"].records if r.topic == "learning.jobs"]) == 2
     assert len(reference["archive"].contents) == 4
+    campaigns = [
+        msgspec.json.decode(r.value)["state"]
+        for r in reference["coverage"].records
+        if r.topic == "fleet.campaigns"
+    ]
+    assert {"approved", "active", "killed", "expired"} <= set(campaigns)

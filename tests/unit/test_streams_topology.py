@@ -6,6 +6,7 @@ import pytest
 
 from streams.archive import Archive
 from streams.contracts.codec import MESSAGES
+from streams.coverage import Coverage
 from streams.dedup import Dedup
 from streams.novelty import NoveltyStage
 from streams.rollouts import Rollouts
@@ -17,7 +18,16 @@ from streams.topology import BY_STAGE, TOPOLOGY, Node, problems, topics_read
 from streams.triggers import Triggers
 from tests.samples import SAMPLES
 
-STAGES: list[AnyStage] = [Dedup(), Tagging(), NoveltyStage(), Selection(), Archive(str), Triggers(), Rollouts()]
+STAGES: list[AnyStage] = [
+    Dedup(),
+    Tagging(),
+    NoveltyStage(),
+    Selection(),
+    Archive(str),
+    Coverage(),
+    Triggers(),
+    Rollouts(),
+]
 
 
 def test_the_table_holds_together() -> None:
