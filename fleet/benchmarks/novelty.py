@@ -83,8 +83,8 @@ def run_seed(seed: int, model: Path, quick: bool) -> Row:
     return {
         "mixture": contest(mixture(seed, m), seed),
         "worlds": contest(worlds(seed, model, drives), seed),
-        "false_alarms": false_alarms(seed, 6_000 if quick else 40_000),
-        "speed": speed(seed, 12_000 if quick else 100_000),
+        "false_alarms": false_alarms(seed, 6_000 if quick else 30_000),
+        "speed": speed(seed, 12_000 if quick else 60_000),
     }
 
 

@@ -51,7 +51,7 @@ class Mixture:
     which some jump in the middle (a new region); planted kinds are clusters beside common ones, a few events
     each."""
 
-    events: int = 400_000
+    events: int = 320_000
     common: int = 40
     planted: int = 25
     each: int = 24
@@ -77,7 +77,7 @@ class Mixture:
 class Drives:
     """How much is simulated."""
 
-    base: int = 1000
+    base: int = 500
     """Drives through what the model was trained on."""
     rare: int = 3
     """Through each unseen condition."""
