@@ -44,7 +44,8 @@ class BatchPlayer(KafkaPlayer):
             committed |= self.committed(self.prefix(name) + GROUP, mine)
         ends = self.ends(places)
         behind = {place: max(committed.get(place, 0), 0) for place in ends}
-        return all(self._only_markers(*place, behind[place]) for place, end in ends.items() if behind[place] < end)
+        left = [place for place, end in ends.items() if behind[place] < end]
+        return bool(ends) and all(self._only_markers(*place, behind[place]) for place in left)
 
     def stop(self) -> None:
         for engine in self._engines.values():

@@ -117,10 +117,13 @@ class KafkaPlayer:
         ]
 
     def ends(self, places: list[TopicPartition]) -> dict[tuple[str, int], int]:
-        """Offset of the next record to come."""
+        """Offset of the next record to come. Empty while the broker cannot tell."""
         newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = self._admin.list_offsets(dict.fromkeys(places, newest), request_timeout=30)
-        return {(place.topic, place.partition): f.result().offset for place, f in asked.items()}
+        try:
+            return {(place.topic, place.partition): f.result().offset for place, f in asked.items()}
+        except KafkaException:
+            return {}
 
     def committed(self, group: str, places: list[TopicPartition]) -> dict[tuple[str, int], int]:
         """What a group has committed; negative where nothing. Empty while the broker cannot tell."""
@@ -214,7 +217,7 @@ class FaustPlayer(KafkaPlayer):
         places = self.inputs()
         # In this order: what follows from a record is told before the record counts as taken.
         committed, ends = self.committed(self.run, places), self.ends(places)
-        return all(committed.get(place, 0) >= end for place, end in ends.items() if end)
+        return bool(ends) and all(committed.get(place, 0) >= end for place, end in ends.items() if end)
 
     def stop(self) -> None:
         for process in self._processes.values():

@@ -24,7 +24,7 @@ from tests.contract.engines import EngineContract, InlinePlayer, Told, check_sam
 from tests.contract.recordings import RECORDINGS
 from tests.contract.transport import read_all
 from tests.samples import archived, telemetry
-from tests.services.players import FaustPlayer
+from tests.services.players import PATIENCE_S, FaustPlayer
 
 pytestmark = pytest.mark.services
 KILLS = int(os.environ.get("FLEET_CHAOS_TRIALS", "5"))
@@ -100,7 +100,7 @@ def test_the_command_runs_stages_and_shows_them(broker: NativeKafka, tmp_path: P
         waiting = view(port, "triggers/state")["0"]["waiting"]
         assert [clip["vehicle"] for clip in waiting.values()] == ["car-1"]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert [r.key for r in read_all(transport, "look", ["fleet.dead-letter"])] == [b"fleet.telemetry"]
     transport.close()
 
@@ -114,7 +114,7 @@ def run_faust(broker: NativeKafka, folder: Path, port: int, stages: str) -> subp
     words = [
         "streams", "run", "--engine", "faust", "--stages", stages, "--kafka", broker.bootstrap,
         "--prefix", "command.", "--instance", "one", "--store", str(folder / "store"),
-        "--set", f"web.port={port}", "--set", "session_s=6", "--set", "period_s=0.2",
+        "--set", f"web.port={port}", "--set", "session_s=20", "--set", "period_s=0.2",
     ]  # fmt: skip
     log = (folder / "log").open("ab")
     command = [sys.executable, "-c", "from fleet.cli import main; main()", *words]
@@ -128,7 +128,7 @@ def view(port: int, path: str = "") -> Any:
 
 def until(port: int, process: subprocess.Popen[bytes], records: int) -> dict[str, Any]:
     """What the web view shows once the worker has its lanes and has taken so many records."""
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + PATIENCE_S
     seen: dict[str, Any] = {}
     while time.monotonic() < ends:
         assert process.poll() is None, "the worker ended"
@@ -139,11 +139,11 @@ def until(port: int, process: subprocess.Popen[bytes], records: int) -> dict[str
         except OSError:
             pass  # not up yet
         time.sleep(0.1)
-    raise AssertionError(f"not within a minute: {seen}")
+    raise AssertionError(f"not within {PATIENCE_S:.0f} s: {seen}")
 
 
 def test_what_cannot_run_is_said(broker: NativeKafka, tmp_path: Path) -> None:
     process = run_faust(broker, tmp_path, free_port(), "novelty")
-    assert process.wait(60) == 1
+    assert process.wait(PATIENCE_S) == 1
     assert "novelty reads events.tagged inside the process" in (tmp_path / "log").read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
