@@ -94,7 +94,7 @@ class KafkaPlayer:
         for name, recording in self.recordings.items():
             if number < len(recording.phases):
                 self._send(producer, self.prefix(name), recording.phases[number])
-        assert producer.flush(30) == 0
+        assert producer.flush(PATIENCE_S) == 0
 
     def settle(self) -> None:
         """Wait until the engine is idle."""
