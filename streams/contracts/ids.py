@@ -26,7 +26,8 @@ def event_id(vehicle: str, boot: str, sequence: int) -> str:
 
 def digest(*parts: str) -> str:
     """sha256 over length-prefixed parts: ("ab", "c") and ("a", "bc") differ."""
-    return sha256_hex(b"".join(len(b).to_bytes(4, "big") + b for b in (p.encode() for p in parts)))
+    encoded = [p.encode() for p in parts]
+    return sha256_hex(b"".join([b"%b%b" % (len(b).to_bytes(4, "big"), b) for b in encoded]))
 
 
 def job_fingerprint(clip_sha256s: Iterable[str], base_model: str, recipe: str, code: str) -> str:

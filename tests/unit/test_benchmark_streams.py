@@ -1,0 +1,89 @@
+"""The streams benchmark judges what was measured: each bar can be met and missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fleet.benchmarks.streams import CONTENDERS, assess
+from fleet.benchmarks.streams_load import Load
+from streams.contracts.codec import decode, encode
+from streams.transport.memory import partition_of
+
+
+def ran(*per_s: float, distinct: int = 1_000) -> list[dict[str, Any]]:
+    return [
+        {"per_s": r, "peak_mb": 100.0, "scenarios": distinct, "distinct": distinct, "requests": 1} for r in per_s
+    ]
+
+
+def results(batch: tuple[float, ...], p99: float = 40.0, **others: list[dict[str, Any]]) -> dict[str, Any]:
+    runs = {
+        "raw": ran(300, 30, 300, distinct=0),
+        "batch": ran(*batch),
+        "hand": ran(100, 10, 100),
+        "quixstreams": ran(30, 3, 30),
+        "bytewax": ran(40, 4, 40),
+    }
+    grown = {"256": {"per_s": 1.0, "peak_mb": 2.0}}
+    latency = {"rate_per_s": 5_000, "p50": 10.0, "p90": 20.0, "p99": p99}
+    return {
+        "events": 1_000,
+        "throughput": runs | others,
+        "latency_ms": latency,
+        "left_out": {"faust": "missing"},
+        "by_prototypes": grown,
+        "by_partitions": grown,
+    }
+
+
+def held(given: dict[str, Any]) -> dict[str, bool]:
+    return {bar.id: bar.holds for bar in assess(given).bars}
+
+
+def test_ratios_are_taken_within_a_turn() -> None:
+    """The second turn was ten times slower for everybody."""
+    bars = {b.id: b for b in assess(results((95, 9.5, 95))).bars}
+    assert all(b.holds for b in bars.values())
+    assert bars["batch-hand"].value == pytest.approx(0.95)
+    assert bars["batch-peers"].value == pytest.approx(95 / 40)
+    assert bars["batch-raw"].value == pytest.approx(95 / 300)
+
+
+@pytest.mark.parametrize(
+    ("given", "missed"),
+    [
+        (results((85, 8.5, 85)), {"batch-hand"}),
+        (results((95, 9.5, 95), bytewax=ran(50, 5, 50)), {"batch-peers"}),
+        (results((95, 9.5, 95), raw=ran(500, 50, 500)), {"batch-raw"}),
+        (results((95, 9.5, 95), p99=101.0), {"latency"}),
+        (results((95, 9.5, 95), hand=ran(100, 10, 100, distinct=999)), {"complete"}),
+    ],
+)
+def test_each_bar_can_be_missed(given: dict[str, Any], missed: set[str]) -> None:
+    assert {name for name, holds in held(given).items() if not holds} == missed
+
+
+def test_without_peers_their_bar_does_not_hold() -> None:
+    given = results((95, 9.5, 95))
+    del given["throughput"]["quixstreams"], given["throughput"]["bytewax"]
+    assert not held(given)["batch-peers"]
+
+
+def test_the_table_names_who_was_left_out() -> None:
+    assert "Left out: faust (missing)" in assess(results((95, 9.5, 95))).table
+
+
+def test_the_load_is_sound_and_keeps_to_its_partitions() -> None:
+    for event in Load(3, 50, partitions=2).all():
+        headers, value = encode(event)
+        assert decode(headers, value, event.time_ns) == event
+        assert 800 < len(value) < 1_300 and len(event.embedding) == 64
+        assert partition_of(event.vehicle.encode(), 8) < 2
+
+
+def test_a_contender_that_is_not_installed_says_who_makes_it() -> None:
+    assert all(c.script.exists() for c in CONTENDERS if c.script.parent.name in ("peers", "benchmarks"))
+    missing = [c.missing() for c in CONTENDERS if not c.python.exists()]
+    assert all("make" in said for said in missing)

@@ -1,0 +1,69 @@
+"""`fleet streams run`: what is wrong is named before anything is done."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fleet.cli import app
+from fleet.kafka import free_port
+from fleet.stages import STAGES, make_stages
+from fleet.streams import ENGINES, BadOption, UnknownEngine, runner
+from registry.store import Store
+from streams.engines.batch.engine import NotTogether
+from streams.engines.round import UnknownStage
+from streams.topology import BY_STAGE, topics_read
+from streams.transport.base import ConnectionFailed
+
+
+def run(*words: str) -> BaseException | None:
+    return CliRunner().invoke(app, ["streams", "run", *words]).exception
+
+
+def test_an_engine_that_is_not_there() -> None:
+    with pytest.raises(UnknownEngine, match=r"no engine 'storm'; there are: .*batch"):
+        runner("storm")
+
+
+def test_an_engine_whose_libraries_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "storm", "fleet.run_storm:run")
+    with pytest.raises(UnknownEngine, match=r"'storm' needs fleet\.run_storm"):
+        runner("storm")
+
+
+def test_every_stage_of_the_topology_can_be_made(tmp_path: Path) -> None:
+    made = make_stages(STAGES, Store(tmp_path))
+    assert [s.name for s in made] == list(STAGES)
+    assert set(STAGES) == set(BY_STAGE)
+
+
+def test_a_stage_that_is_not_there() -> None:
+    error = run("--kafka", "127.0.0.1:1", "--stages", "dedup,guessing")
+    assert isinstance(error, UnknownStage) and "'guessing'; there are: dedup" in str(error)
+
+
+def test_no_broker_is_said_within_seconds(tmp_path: Path) -> None:
+    port, began = free_port(), time.monotonic()
+    error = run("--kafka", f"127.0.0.1:{port}", "--store", str(tmp_path))
+    assert isinstance(error, ConnectionFailed) and str(port) in str(error)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"), [("limit", "NAME=VALUE"), ("=5", "NAME=VALUE"), ("limit=many", "give a number")]
+)
+def test_a_setting_that_is_none(setting: str, said: str) -> None:
+    error = run("--kafka", "127.0.0.1:1", "--set", setting)
+    assert isinstance(error, BadOption) and said in str(error)
+
+
+def test_stages_that_read_apart_do_not_share_a_group(tmp_path: Path) -> None:
+    """Only where partition-scoped stages read more than one topic; today's data plane reads one."""
+    shared = [n.stage for n in BY_STAGE.values() if n.scope == "partition"]
+    if len(topics_read(tuple(shared))) < 2:
+        pytest.skip("all stages of scope partition read one topic")
+    error = run("--kafka", "127.0.0.1:1", "--stages", ",".join(shared), "--store", str(tmp_path))
+    assert isinstance(error, NotTogether) and "run the readers of each in a group" in str(error)
