@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Lock
 from typing import IO, Protocol
@@ -115,13 +115,15 @@ def call_all(calls: Sequence[tuple[str, Struct, Path]], progress: Progress) -> l
                 pool.submit(finish, process, log, in_turn)
                 for process, (_, _, log) in zip(processes, calls, strict=True)
             ]
+            ended: set[Future[Json]] = set()
             try:
-                wait(waiting, return_when=FIRST_EXCEPTION)
+                ended = wait(waiting, return_when=FIRST_EXCEPTION).done
             finally:
-                if not all(w.done() and w.exception() is None for w in waiting):
+                if not all(w in ended and w.exception() is None for w in waiting):
                     for process in processes:
                         process.kill()
-            return [w.result() for w in waiting]
+            # What ended by itself says why; the others only say that they were killed.
+            return [w.result() for w in sorted(waiting, key=lambda w: w not in ended)]
     finally:
         for process in processes:
             stop(process)
