@@ -226,7 +226,7 @@ def worker(
 
 @roles.command(epilog="Example:  fleet registrar --kafka 127.0.0.1:9092 --home runs/fleet")
 def registrar(kafka: Broker, prefix: Prefix = "", home: Home = Path("runs/fleet"), idle: Idle = None) -> None:
-    """Keep the index of archived clips and their lineage, until Ctrl-C or SIGTERM.
+    """Keep the index of archived clips, and their lineage.
 
     The worker's jobs are curated from it: give both the same --home.
     """
@@ -246,7 +246,7 @@ def exporter(
     ] = 15.0,
     idle: Idle = None,
 ) -> None:
-    """Serve the fleet's metrics for Prometheus, until Ctrl-C or SIGTERM.
+    """Serve the fleet's metrics for Prometheus.
 
     Disengagements, exposure, clips, jobs, rollouts, and how far each consumer group is behind.
     """
@@ -263,9 +263,10 @@ def services(
     mlflow_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 5000,
     prometheus_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9090,
 ) -> None:
-    """Run Kafka, an S3 server, MLflow and Prometheus on 127.0.0.1 until Ctrl-C.
+    """Run Kafka, S3, MLflow and Prometheus on 127.0.0.1.
 
-    Natively, without containers: what compose.yaml runs, from the same configuration. Prints their addresses.
+    Natively, without containers: what compose.yaml runs, from the same configuration. Prints their addresses;
+    Ctrl-C ends them all.
     """
     from fleet.services import Ports, run_services
 

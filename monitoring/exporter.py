@@ -121,7 +121,9 @@ class Exporter:
 
     @_take.register
     def _(self, message: Scenario) -> None:
-        self._add(m.SCENARIOS, message.cell, "yes" if message.novelty.novel else "no")
+        # Both series from a cell's first event on: a share of nothing is 0, not absent.
+        for label, novel in (("yes", True), ("no", False)):
+            self._add(m.SCENARIOS, message.cell, label, by=message.novelty.novel is novel)
 
     @_take.register
     def _(self, message: ClipRequest) -> None:
