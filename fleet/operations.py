@@ -213,7 +213,7 @@ def worker(
     name: Annotated[str, typer.Option(help="How messages name this worker.")] = "worker",
     idle: Idle = None,
 ) -> None:
-    """Run learning jobs as they are asked for, until Ctrl-C or SIGTERM.
+    """Run learning jobs as they are asked for.
 
     One worker a fleet: it takes requests from learning.jobs and trains, tests, compiles and signs. Killed at any
     point, it goes on where it stood. An s3:// store takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
