@@ -152,9 +152,14 @@ class KafkaPlayer:
             made.result(30)
 
     def _topic(self, name: str, topic: Topic) -> NewTopic:
-        """Recorded time is not the broker's: nothing may be too old to keep or too new to take."""
-        any_time = {"retention.ms": "-1", "message.timestamp.after.max.ms": str(2**63 - 1)}
-        return NewTopic(name, num_partitions=topic.partitions, config=topic_settings(topic) | any_time)
+        """Recorded time is not the broker's: nothing may be too old to keep or too new to take. And all that was
+        told is compared: nothing may be compacted away."""
+        all_time = {
+            "retention.ms": "-1",
+            "message.timestamp.after.max.ms": str(2**63 - 1),
+            "cleanup.policy": "delete",
+        }
+        return NewTopic(name, num_partitions=topic.partitions, config=topic_settings(topic) | all_time)
 
     def _send(self, producer: Producer, prefix: str, phase: Phase) -> None:
         for r in phase.records:

@@ -48,7 +48,8 @@ _HINT = "from="
 class Commit:
     """One transaction: outputs, changelog rows by partition, and offsets with their hints."""
 
-    outgoing: list[Outgoing]
+    outgoing: list[tuple[int, list[Outgoing]]]
+    """By the instant at which it was decided, ns: the time of the records, which the next stage goes by."""
     rows: list[tuple[int, Row]]
     offsets: dict[Position, tuple[int, int]]
     """Offset to go on from, and offset in the changelog to restore from."""
@@ -100,8 +101,9 @@ class Client:
         timeout_s = self.config.timeout_s
         try:
             self._producer.begin_transaction()
-            for topic, key, headers, value in commit.outgoing:
-                self._produce(self.config.prefix + topic, value, key, headers=list(headers))
+            for now_ns, outgoing in commit.outgoing:
+                for topic, key, headers, value in outgoing:
+                    self._produce(self.config.prefix + topic, value, key, headers=list(headers), time_ns=now_ns)
             for partition, (key, value) in commit.rows:
                 self._produce(self.changelog, value, key, partition=partition)
             offsets = [
@@ -166,12 +168,15 @@ class Client:
         *,
         headers: list[tuple[str, str | bytes | None]] | None = None,
         partition: int = -1,
+        time_ns: int = 0,
     ) -> None:
         """Waits while the producer's queue is full: nothing more is taken meanwhile, and the client stops fetching
         when its own queue is full too."""
         while True:
             try:
-                self._producer.produce(topic, value, key, partition, headers=headers or [])
+                self._producer.produce(
+                    topic, value, key, partition, timestamp=time_ns // 1_000_000, headers=headers or []
+                )
                 return
             except BufferError:
                 self._producer.poll(0.05)

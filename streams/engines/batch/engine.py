@@ -16,6 +16,7 @@ from itertools import chain
 
 from confluent_kafka import Consumer, TopicPartition
 
+from streams.contracts.clock import SECOND_NS
 from streams.contracts.ids import sha256_hex
 from streams.engines.batch.changelog import Past, Row, Step, read_rows, snapshot_rows, step_row
 from streams.engines.batch.client import Client, Commit, hint_of, positions_of
@@ -30,6 +31,8 @@ from streams.transport.kafka import KafkaConfig
 
 _MARKS_S = 10.0
 """The marks of a commit reach all partitions long before."""
+TICK_NS = SECOND_NS
+"""Without records time passes this often, and each time is committed: whoever counts it may say nothing."""
 ALL = -1
 """The unit of a process that holds the whole fleet."""
 
@@ -103,19 +106,21 @@ class BatchEngine:
         raises."""
         batch = self._client.take(self.config.limit, timeout_s)
         self._raise()
-        outgoing: list[Outgoing] = []
+        outgoing: list[tuple[int, list[Outgoing]]] = []
         rows: list[tuple[int, Row]] = []
         offsets: dict[Position, tuple[int, int]] = {}
         for key, part in self._split(batch):
             kept = self._units[key]
             now_ns = self._now(_Records(part), kept.unit.now_ns)
+            if not part and now_ns - kept.unit.now_ns < TICK_NS:
+                continue
             done = kept.unit.step(part, now_ns)
-            if done.silent and not part:
-                continue  # time passed and nobody had anything to say: it has not happened
+            if done.silent and not part and self.shared:
+                continue  # stages of scope "partition" have no timers: what they did not say has not happened
             self._store(done.contents)
             rows += self._rows(kept, done, part)
             kept.unit.accept(done, part)
-            outgoing += done.outgoing()
+            outgoing.append((done.now_ns, done.outgoing()))
             offsets |= {place: (taken.until, kept.hint) for place, taken in part.items()}
         self._commit(Commit(outgoing, rows, offsets))
         number = sum(len(taken) for taken in batch.values())
