@@ -26,8 +26,8 @@ $(STAMP): $(UV) requirements/dev.txt pyproject.toml
 demo: setup     ## Turn the wheel twice on this machine, no server; report in runs/demo/report.html
 	$(BIN)/fleet demo
 
-test: setup     ## All tests; starts a real Apache Kafka where Java and Maven are
-	$(BIN)/pytest --cov --cov-branch --cov-report=term --cov-fail-under=95
+test: setup     ## All tests, in two processes; starts a real Apache Kafka where Java and Maven are
+	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-branch --cov-report=term --cov-fail-under=95
 
 lint: setup     ## ruff, mypy --strict, import rules, sizes
 	$(BIN)/ruff check .

@@ -13,6 +13,16 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+EXPENSIVE = ("broker", "quick_run")
+"""Fixtures of a session that take long to make."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In several processes: the tests of an expensive fixture stay in one of them, and so do those of a file."""
+    for item in items:
+        used: list[str] = getattr(item, "fixturenames", [])
+        group = next((name for name in EXPENSIVE if name in used), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @dataclass(frozen=True)
