@@ -293,15 +293,7 @@ class KafkaTransport:
         return {(self._bare(f.topic), f.partition): f.offset for f in found if f.offset >= 0}
 
     def _persist(self, action: Callable[[], _RESULT]) -> _RESULT:
-        """Repeat while the broker says that it may work soon: a coordinator moves, or is being loaded."""
-        ends = time.monotonic() + self.config.timeout_s
-        while True:
-            try:
-                return call(action)
-            except Retry:
-                if time.monotonic() > ends:
-                    raise
-                time.sleep(0.1)
+        return persist(action, self.config.timeout_s)
 
     def _new_consumer(self, group: str) -> Consumer:
         settings: Settings = {
@@ -402,6 +394,19 @@ def call(action: Callable[[], _RESULT]) -> _RESULT:
         return action()
     except KafkaException as error:
         raise named(error) from error
+
+
+def persist(action: Callable[[], _RESULT], timeout_s: float) -> _RESULT:
+    """`call`, repeated while the broker says that it may work soon: a leader or a coordinator moves, or a dead
+    process's transaction is still open."""
+    ends = time.monotonic() + timeout_s
+    while True:
+        try:
+            return call(action)
+        except Retry:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.1)
 
 
 _FENCED = (

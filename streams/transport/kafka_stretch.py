@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from streams.transport.base import ConnectionFailed, Record, Retry
-from streams.transport.kafka import KafkaConfig, call, client_settings, connect, record_of
+from streams.transport.kafka import KafkaConfig, call, client_settings, connect, persist, record_of
 
 _At = tuple[str, int]
 _LAST = -1
@@ -81,7 +81,7 @@ def _bounds(
 
 
 def _watermarks(consumer: Consumer, config: KafkaConfig, place: TopicPartition) -> tuple[int, int]:
-    found = call(lambda: consumer.get_watermark_offsets(place, timeout=config.timeout_s))
+    found = persist(lambda: consumer.get_watermark_offsets(place, timeout=config.timeout_s), config.timeout_s)
     if found is None:
         raise Retry(f"{config.bootstrap} did not tell the offsets of {place.topic} in {config.timeout_s:g} s")
     return int(found[0]), int(found[1])
@@ -92,7 +92,7 @@ def _at_time(
 ) -> dict[_At, int]:
     """Offset of the first record at or after a time; -1 where there is none."""
     asked = [TopicPartition(p.topic, p.partition, time_ns // 1_000_000) for p in places]
-    found = call(lambda: consumer.offsets_for_times(asked, timeout=config.timeout_s))
+    found = persist(lambda: consumer.offsets_for_times(asked, timeout=config.timeout_s), config.timeout_s)
     return {(p.topic, p.partition): p.offset for p in found}
 
 

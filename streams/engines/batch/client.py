@@ -33,6 +33,7 @@ from streams.transport.kafka import (
     client_settings,
     connect,
     named,
+    persist,
     record_of,
 )
 
@@ -182,16 +183,7 @@ class Client:
                 self._producer.poll(0.05)
 
     def _persist(self, action: Callable[[], _RESULT]) -> _RESULT:
-        """Repeat while the broker says that it may work soon: a coordinator moves, or a dead process's transaction
-        is still open."""
-        ends = time.monotonic() + self.config.timeout_s
-        while True:
-            try:
-                return call(action)
-            except Retry:
-                if time.monotonic() > ends:
-                    raise
-                time.sleep(0.1)
+        return persist(action, self.config.timeout_s)
 
     def _make_changelog(self) -> None:
         partitions = max(BY_NAME[t].partitions for t in self.topics)
