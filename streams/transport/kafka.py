@@ -44,6 +44,8 @@ _RESULT = TypeVar("_RESULT")
 Settings = dict[str, str | int | float | bool]
 _BATCH_OVERHEAD = 10_000
 """Bytes of framing that a broker's limit must allow beside the largest record."""
+LARGEST_BATCH_BYTES = max(t.max_bytes for t in TOPICS) + _BATCH_OVERHEAD
+"""What a producer must be allowed to send at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class KafkaTransport:
         """Connects and makes the topics that are missing. Raises ConnectionFailed within seconds."""
         self.config = config
         self._admin = connect(config)
-        self._create_topics()
+        make_topics(self._admin, config, [new_topic(config, t) for t in TOPICS])
         self._producer = self._new_producer()
         self._in_transaction = False
         self._failed: list[str] = []
@@ -93,10 +95,10 @@ class KafkaTransport:
                 self._producer.produce(
                     self.config.prefix + topic, value, key, headers=list(headers), on_delivery=self._delivered
                 )
-                self._producer.poll(0)
+                call(lambda: self._producer.poll(0))
                 return
             except BufferError:
-                self._producer.poll(0.1)
+                call(lambda: self._producer.poll(0.1))
             except KafkaException as error:
                 raise named(error) from error
 
@@ -105,7 +107,7 @@ class KafkaTransport:
         if self._in_transaction:
             self._commit_transaction(None, {})
             return
-        left = self._producer.flush(self.config.timeout_s)
+        left = call(lambda: self._producer.flush(self.config.timeout_s))
         failed, self._failed = self._failed, []
         if left or failed:
             raise Retry(f"{left + len(failed)} records were not taken by {self.config.bootstrap}: {failed[:3]}")
@@ -182,36 +184,6 @@ class KafkaTransport:
 
     # --- topics
 
-    def _create_topics(self) -> None:
-        wanted = [self._new_topic(t) for t in TOPICS]
-        for name, made in self._admin.create_topics(wanted, operation_timeout=self.config.timeout_s).items():
-            try:
-                made.result(timeout=self.config.timeout_s)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise TransportError(f"topic {name} could not be made: {error.args[0].str()}") from error
-        self._await_topics()
-
-    def _new_topic(self, topic: Topic) -> NewTopic:
-        return NewTopic(
-            self.config.prefix + topic.name,
-            num_partitions=topic.partitions,
-            replication_factor=self.config.replication,
-            config=topic_settings(topic),
-        )
-
-    def _await_topics(self) -> None:
-        """A topic that was just made may have no leader yet, and its offsets cannot be asked for."""
-        ends = time.monotonic() + self.config.timeout_s
-        while True:
-            known = call(lambda: self._admin.list_topics(timeout=self.config.timeout_s)).topics
-            found = [known.get(self.config.prefix + t.name) for t in TOPICS]
-            if all(t and t.partitions and all(p.leader >= 0 for p in t.partitions.values()) for t in found):
-                return
-            if time.monotonic() > ends:
-                raise Retry(f"{self.config.bootstrap} has no leader for every topic yet")
-            time.sleep(0.05)
-
     def _partitions(self, topics: Sequence[str]) -> list[Position]:
         return [(t, p) for t in topics for p in range(topic_of(t).partitions)]
 
@@ -230,7 +202,7 @@ class KafkaTransport:
             "compression.type": "zstd",
             "partitioner": "consistent",
             "linger.ms": 5,
-            "message.max.bytes": max(t.max_bytes for t in TOPICS) + _BATCH_OVERHEAD,
+            "message.max.bytes": LARGEST_BATCH_BYTES,
             "delivery.timeout.ms": int(self.config.timeout_s * 1000),
         }
         if self.config.transactional_id:
@@ -254,15 +226,14 @@ class KafkaTransport:
                 metadata = self._reader(
                     group, sorted({t for t, _ in positions})
                 ).consumer.consumer_group_metadata()
-                self._producer.send_offsets_to_transaction(
-                    self._offsets(positions), metadata, self.config.timeout_s
-                )
-            self._producer.commit_transaction(self.config.timeout_s)
-        except KafkaException as error:
-            failure = named(error)
-            if not isinstance(failure, Fenced):
-                call(lambda: self._producer.abort_transaction(self.config.timeout_s))
-            raise failure from error
+                offsets = self._offsets(positions)
+                call(lambda: self._producer.send_offsets_to_transaction(offsets, metadata, self.config.timeout_s))
+            call(lambda: self._producer.commit_transaction(self.config.timeout_s))
+        except Fenced:
+            raise
+        except TransportError:
+            call(lambda: self._producer.abort_transaction(self.config.timeout_s))
+            raise
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
@@ -360,6 +331,36 @@ def topic_settings(topic: Topic) -> dict[str, str]:
     }
 
 
+def new_topic(config: KafkaConfig, topic: Topic) -> NewTopic:
+    """A topic of the table, to be made."""
+    return NewTopic(
+        config.prefix + topic.name,
+        num_partitions=topic.partitions,
+        replication_factor=config.replication,
+        config=topic_settings(topic),
+    )
+
+
+def make_topics(admin: AdminClient, config: KafkaConfig, wanted: Sequence[NewTopic]) -> None:
+    """Make those that are missing, and wait until all have leaders: before that their offsets cannot be asked for.
+    Raises TransportError, and Retry where the leaders do not come."""
+    for name, made in admin.create_topics(list(wanted), operation_timeout=config.timeout_s).items():
+        try:
+            made.result(timeout=config.timeout_s)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise TransportError(f"topic {name} could not be made: {error.args[0].str()}") from error
+    ends = time.monotonic() + config.timeout_s
+    while True:
+        known = call(lambda: admin.list_topics(timeout=config.timeout_s)).topics
+        found = [known.get(t.topic) for t in wanted]
+        if all(t and t.partitions and all(p.leader >= 0 for p in t.partitions.values()) for t in found):
+            return
+        if time.monotonic() > ends:
+            raise Retry(f"{config.bootstrap} has no leader for every topic yet")
+        time.sleep(0.05)
+
+
 def client_settings(config: KafkaConfig, settings: Settings) -> Settings:
     """For a client of librdkafka: ours, then the user's."""
     return {"bootstrap.servers": config.bootstrap, **settings, **config.options}
@@ -371,9 +372,9 @@ def record_of(topic: str, partition: int, offset: int, message: Message) -> Reco
         topic=topic,
         partition=partition,
         offset=offset,
-        key=_bytes(message.key()),
+        key=bytes_of(message.key()),
         headers=_headers(message),
-        value=_bytes(message.value()),
+        value=bytes_of(message.value()),
         time_ns=max(message.timestamp()[1], 0) * 1_000_000,
     )
 
@@ -381,19 +382,26 @@ def record_of(topic: str, partition: int, offset: int, message: Message) -> Reco
 def _headers(message: Message) -> Headers:
     headers = message.headers() or []
     pairs = headers.items() if isinstance(headers, dict) else headers
-    return tuple((name, _bytes(value)) for name, value in pairs)
+    return tuple((name, bytes_of(value)) for name, value in pairs)
 
 
-def _bytes(value: str | bytes | None) -> bytes:
-    return value.encode() if isinstance(value, str) else value or b""
+def bytes_of(value: str | bytes | None) -> bytes:
+    """A key or value as it lies in the log."""
+    return value if isinstance(value, bytes) else b"" if value is None else value.encode()
 
 
 def call(action: Callable[[], _RESULT]) -> _RESULT:
-    """The client's errors under our names."""
+    """The client's errors under our names.
+
+    What a signal's handler raises while the client reports a delivery is lost in it: it then knows only that
+    something was raised (SystemError). As our reports raise nothing themselves, that was an interrupt.
+    """
     try:
         return action()
     except KafkaException as error:
         raise named(error) from error
+    except SystemError as error:
+        raise KeyboardInterrupt from error
 
 
 def persist(action: Callable[[], _RESULT], timeout_s: float) -> _RESULT:

@@ -10,13 +10,13 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
-from confluent_kafka.cimpl import NewPartitions, NewTopic
+from confluent_kafka.cimpl import NewPartitions
 
 from streams.lag import Place
 from streams.topic_changes import Change, OnBroker, changes
 from streams.topics import BY_NAME, TOPICS, Topic
 from streams.transport.base import Retry
-from streams.transport.kafka import KafkaConfig, call, connect, topic_settings
+from streams.transport.kafka import KafkaConfig, call, connect, new_topic, topic_settings
 
 _AT = tuple[str, int]
 
@@ -87,12 +87,7 @@ class KafkaAdmin:
         if not change.create:
             return []
         topic = change.topic
-        new = NewTopic(
-            self.config.prefix + topic.name,
-            num_partitions=topic.partitions,
-            replication_factor=self.config.replication,
-            config=topic_settings(topic),
-        )
+        new = new_topic(self.config, topic)
         self._wait(self._admin.create_topics([new])[new.topic])
         return [f"{topic.name}: made with {topic.partitions} partitions"]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import signal
 import time
 from collections.abc import Iterator
 
@@ -91,4 +93,19 @@ def test_topics_are_made_from_the_table(broker: NativeKafka) -> None:
         assert len(topics["table." + topic.name].partitions) == topic.partitions
         assert config["retention.ms"] == str(topic.retention_ms)
         assert config["cleanup.policy"] == ("compact" if topic.compacted else "delete")
+    transport.close()
+
+
+@pytest.mark.parametrize("transactional_id", ["", "interrupted"])
+def test_an_interrupt_while_deliveries_are_reported_is_an_interrupt(
+    broker: NativeKafka, monkeypatch: pytest.MonkeyPatch, transactional_id: str
+) -> None:
+    reports = itertools.count()
+    interrupt = functools.partial(signal.raise_signal, signal.SIGINT)
+    monkeypatch.setattr(KafkaTransport, "_delivered", lambda *_: next(reports) or interrupt())
+    transport = connect(broker, transactional_id)
+    with pytest.raises(KeyboardInterrupt):
+        for n in range(100):
+            transport.publish(EVENTS, b"k%d" % n, HEADERS, b"v")
+        transport.flush()
     transport.close()

@@ -23,15 +23,18 @@ from confluent_kafka.cimpl import NewTopic
 from streams.engines.batch.changelog import Past, Row
 from streams.engines.batch.unit import Batch, Taken
 from streams.engines.round import Outgoing
-from streams.topics import BY_NAME, TOPICS
-from streams.transport.base import Position, Positions, Retry, TransportError
+from streams.topics import BY_NAME
+from streams.transport.base import Position, Positions, Retry
 from streams.transport.kafka import (
+    LARGEST_BATCH_BYTES,
     KafkaConfig,
     KafkaTransport,
     Settings,
+    bytes_of,
     call,
     client_settings,
     connect,
+    make_topics,
     named,
     persist,
     record_of,
@@ -137,7 +140,7 @@ class Client:
         start = OFFSET_BEGINNING if since is None else since
         with _Reading(self.config, self.changelog, partition, start) as reading:
             for message in reading.until(None):
-                yield _bytes(message.key()), _bytes(message.value())
+                yield bytes_of(message.key()), bytes_of(message.value())
 
     def replay(self, past: Past) -> Iterator[tuple[int, Batch]]:
         """The steps since the snapshot: instant and batch, in the cuts in which they were taken."""
@@ -200,24 +203,7 @@ class Client:
             replication_factor=self.config.replication,
             config=settings,
         )
-        made = self._admin.create_topics([topic], operation_timeout=self.config.timeout_s)[self.changelog]
-        try:
-            made.result(timeout=self.config.timeout_s)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise TransportError(f"topic {self.changelog}: {error.args[0].str()}") from error
-        self._await_leaders()
-
-    def _await_leaders(self) -> None:
-        ends = time.monotonic() + self.config.timeout_s
-        while True:
-            listed = call(lambda: self._admin.list_topics(timeout=self.config.timeout_s)).topics
-            found = listed.get(self.changelog)
-            if found and found.partitions and all(p.leader >= 0 for p in found.partitions.values()):
-                return
-            if time.monotonic() > ends:
-                raise Retry(f"{self.changelog} has no leader yet")
-            time.sleep(0.05)
+        make_topics(self._admin, self.config, [topic])
 
     def _new_producer(self) -> Producer:
         settings: Settings = {
@@ -230,7 +216,7 @@ class Client:
             "batch.num.messages": 10_000,
             "queue.buffering.max.messages": 200_000,
             "queue.buffering.max.kbytes": 256 * 1024,
-            "message.max.bytes": max(t.max_bytes for t in TOPICS) + 10_000,
+            "message.max.bytes": LARGEST_BATCH_BYTES,
         }
         producer = Producer(client_settings(self.config, settings), logger=_log)
         self._persist(lambda: producer.init_transactions(self.config.timeout_s))
@@ -333,7 +319,7 @@ def batch_of(messages: Sequence[Message], prefix: int) -> Batch:
 
 def taken_of(place: Position, messages: Sequence[Message], until: int) -> Taken:
     """Their values; whole records on demand."""
-    values = [_bytes(m.value()) for m in messages]
+    values = [bytes_of(m.value()) for m in messages]
     first = _offset(messages[0]) if messages else until
     return Taken(values, first, until, lambda i: record_of(*place, _offset(messages[i]), messages[i]))
 
@@ -358,7 +344,3 @@ def _offset(message: Message) -> int:
     offset = message.offset()
     assert offset is not None
     return offset
-
-
-def _bytes(value: str | bytes | None) -> bytes:
-    return value if isinstance(value, bytes) else b"" if value is None else value.encode()
