@@ -103,7 +103,8 @@ class TrainingConfig:
     slowed_share: float = 0.0
     """Fine-tuning: the share of free frames that are shown as a slower vehicle sees them (model/slowing.py)."""
     balance: Balance = Balance()
-    threads: int = 1
+    threads: int = 2
+    """Parts of a batch that are worked on at once (model/gradients.py). The result does not depend on it."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "threads", "peak_rate", "largest_gradient"):

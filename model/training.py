@@ -1,11 +1,11 @@
-"""Behaviour cloning and fine-tuning. Deterministic for a seed and a number of threads, and resumable."""
+"""Behaviour cloning and fine-tuning. Deterministic for a seed, and resumable."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig
 from model.data import Mixture, Samples, balanced
+from model.gradients import descending
 from model.losses import imitation_loss
 from model.network import Network
 from model.rig import Rig
@@ -101,13 +102,15 @@ def _optimise(
     net = start.build().train()
     optimizer = _optimizer(net, config, start)
     rays = torch.from_numpy(rig.rays(net.config.patch_px))
-    with _threads(config.threads):
+    parameters = list(net.parameters())
+    with descending(config.threads) as descend:
         for step in range(start.step, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
             cameras = seen_cameras(len(rays), config.camera_dropout, np.random.default_rng([seed, step, 1]))
-            loss = _loss(net, draw(step), rays, cameras)
-            _descend(net, optimizer, loss, config.largest_gradient)
+            loss = descend(partial(_loss, net, rays, cameras), draw(step), parameters)
+            torch.nn.utils.clip_grad_norm_(parameters, config.largest_gradient)
+            optimizer.step()
             _report(hooks, net, optimizer, (step + 1, config.steps), loss)
     return _snapshot(net, optimizer, config.steps).finished()
 
@@ -126,7 +129,7 @@ def seen_cameras(count: int, dropout: float, rng: np.random.Generator) -> list[i
     return [camera for camera in range(count) if camera != lost]
 
 
-def _loss(net: Network, batch: Samples, rays: Tensor, cameras: list[int]) -> Tensor:
+def _loss(net: Network, rays: Tensor, cameras: list[int], batch: Samples) -> Tensor:
     images = torch.from_numpy(batch.images)
     if len(cameras) < len(rays):
         images, rays = images[:, cameras], rays[cameras]
@@ -135,23 +138,14 @@ def _loss(net: Network, batch: Samples, rays: Tensor, cameras: list[int]) -> Ten
     return imitation_loss(output, torch.from_numpy(batch.target)).total
 
 
-def _descend(net: Network, optimizer: torch.optim.Optimizer, loss: Tensor, largest_gradient: float) -> None:
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(net.parameters(), largest_gradient)
-    optimizer.step()
-
-
 def _report(
-    hooks: Hooks, net: Network, optimizer: torch.optim.Optimizer, at: tuple[int, int], loss: Tensor
+    hooks: Hooks, net: Network, optimizer: torch.optim.Optimizer, at: tuple[int, int], loss: float
 ) -> None:
-    value, (done, steps) = float(loss.detach()), at
-    if not math.isfinite(value):
-        raise NonFiniteLoss(
-            f"loss is {value} after {done} of {steps} steps: lower peak_rate, or check the targets"
-        )
+    done, steps = at
+    if not math.isfinite(loss):
+        raise NonFiniteLoss(f"loss is {loss} after {done} of {steps} steps: lower peak_rate, or check the targets")
     if hooks.progress is not None:
-        hooks.progress(done, steps, value)
+        hooks.progress(done, steps, loss)
     if hooks.keep is not None and done % hooks.keep_every == 0 and done < steps:
         hooks.keep(_snapshot(net, optimizer, done))
 
@@ -187,13 +181,3 @@ def _snapshot(net: Network, optimizer: torch.optim.Optimizer, step: int) -> Chec
         for moment in _MOMENTS
     }
     return replace(Checkpoint(net.config, weights), step=step, optimizer=moments)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -14,6 +14,8 @@ import torch
 from model.checkpoint import BadCheckpoint, Checkpoint, from_bytes, load, save, to_bytes
 from model.config import BadConfig, TrainingConfig
 from model.data import Samples
+from model.gradients import descending
+from model.losses import imitation_loss
 from model.open_loop import evaluate
 from model.recipes import quick
 from model.rig import THREE_CAMERAS
@@ -59,6 +61,31 @@ def test_cloning_learns_what_the_images_say(samples: Samples) -> None:
 def test_the_same_seed_gives_the_same_weights(samples: Samples, cloned: Checkpoint) -> None:
     assert _same(train(samples, THREE_CAMERAS, NETWORK, CONFIG, seed=1), cloned)
     assert not _same(train(samples, THREE_CAMERAS, NETWORK, CONFIG, seed=2), cloned)
+
+
+def test_the_number_of_threads_changes_nothing(samples: Samples, cloned: Checkpoint) -> None:
+    for threads in (1, 5):
+        assert _same(train(samples, THREE_CAMERAS, NETWORK, replace(CONFIG, threads=threads), seed=1), cloned)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_parts_add_up_to_the_batch(count: int) -> None:
+    batch = some_samples(count)
+    net = initial(NETWORK, 0).build()
+    rays = torch.from_numpy(THREE_CAMERAS.rays(NETWORK.patch_px))
+
+    def loss(part: Samples) -> torch.Tensor:
+        arrays = (part.speed_mps, part.yaw_rate_radps, part.command)
+        output = net(torch.from_numpy(part.images), rays, *map(torch.from_numpy, arrays))
+        return imitation_loss(output, torch.from_numpy(part.target)).total
+
+    parameters = list(net.parameters())
+    whole = torch.autograd.grad(loss(batch), parameters)
+    with descending(2) as descend:
+        assert descend(loss, batch, parameters) == pytest.approx(float(loss(batch).detach()), rel=1e-5)
+    for parameter, gradient in zip(parameters, whole, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_training_leaves_the_random_state_and_threads_of_others_alone(samples: Samples) -> None:
