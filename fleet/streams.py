@@ -13,6 +13,7 @@ ENGINES: dict[str, str] = {
     "batch": "fleet.run_batch:run",
     "faust": "fleet.run_faust:run",
     "flink": "fleet.run_flink:run",
+    "inline": "fleet.run_inline:run",
 }
 """Engine -> "module:function"; the function takes RunOptions and returns when it was stopped. Modules are imported
 only when their engine is asked for: each has its own libraries."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from streams.contracts.clock import Clock
+from streams.engines.now import Now, clock_time
 from streams.engines.round import Counts, Round, States, in_order, of_scope
 from streams.engines.round import by_partition as split
 from streams.engines.snapshot import Snapshot, read_snapshot, write_snapshot
@@ -50,15 +51,16 @@ class InlineEngine:
         group: str = "fleetwheel",
         limit: int = 500,
         by_partition: bool = False,
+        now: Now | None = None,
     ) -> None:
         """`by_partition`: stages of scope "partition" keep one state for each partition of their input, as the
-        distributed engines do.
+        distributed engines do. `now`: instead of the clock's time, such as what records say.
 
         Raises UnknownStage, StateUnreadable for a damaged file."""
         self._stages = in_order(stages)
         self._in_lanes = of_scope(self._stages, "partition") if by_partition else []
         self._whole = of_scope(self._stages, "fleet") if by_partition else self._stages
-        self._transport, self._clock, self._sink = transport, clock, sink
+        self._transport, self._now, self._sink = transport, now or clock_time(clock), sink
         self._group, self._limit = group, limit
         self._topics = topics_read(tuple(s.name for s in self._stages))
         self._file = state_dir / f"{group}.state" if state_dir else None
@@ -67,14 +69,15 @@ class InlineEngine:
         """States of scope "partition", by partition."""
         self.counts = {s.name: Counts() for s in self._stages}
         self._offsets: Positions = {}
+        self._now_ns = 0
         self._restore()
 
     def step(self, timeout_s: float = 0.0) -> int:
         """One round; the number of records it took. Raises what the transport and the sink raise; then call again
         on a new engine, as this one's states are ahead of its offsets."""
-        now_ns = self._clock.now_ns()
         records = self._transport.poll(self._group, self._topics, self._limit, timeout_s)
-        rounds = self._run(records, now_ns)
+        self._now_ns = self._now(records, self._now_ns)
+        rounds = self._run(records, self._now_ns)
         self._store([c for r in rounds for c in r.contents])
         for topic, key, headers, value in (out for r in rounds for out in r.outgoing()):
             self._transport.publish(topic, key, headers, value)
@@ -126,7 +129,7 @@ class InlineEngine:
         if self._file is not None:
             # What was published must be safe before the offsets move on.
             self._transport.flush()
-            write_snapshot(self._file, Snapshot(self._offsets, self._dumps()))
+            write_snapshot(self._file, Snapshot(self._offsets, self._dumps(), self._now_ns))
         if records:
             self._transport.commit(self._group, after(records))
 
@@ -141,7 +144,7 @@ class InlineEngine:
         snapshot = read_snapshot(self._file) if self._file else None
         if snapshot is None:
             return
-        self._offsets = snapshot.offsets
+        self._offsets, self._now_ns = snapshot.offsets, snapshot.now_ns
         named = {s.name: s for s in self._stages}
         for key, dump in snapshot.states.items():
             name, _, lane = key.partition("/")

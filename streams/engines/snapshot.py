@@ -15,15 +15,17 @@ from streams.transport.base import Positions
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Offsets to go on from, and the stages' states by name."""
+    """Offsets to go on from, the stages' states by name, and the instant of both."""
 
     offsets: Positions
     states: dict[str, bytes]
+    now_ns: int = 0
 
 
 class _Stored(msgspec.Struct):
     offsets: list[tuple[str, int, int]]
     states: dict[str, bytes]
+    now_ns: int = 0
 
 
 _MAGIC = b"fleetwheel-state-1\n"
@@ -32,7 +34,7 @@ _MAGIC = b"fleetwheel-state-1\n"
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Durable when it returns; a crash leaves the old file or the new one. Raises OSError."""
     offsets = sorted((topic, partition, offset) for (topic, partition), offset in snapshot.offsets.items())
-    body = msgspec.msgpack.encode(_Stored(offsets, snapshot.states))
+    body = msgspec.msgpack.encode(_Stored(offsets, snapshot.states, snapshot.now_ns))
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     with new.open("wb") as file:
@@ -56,4 +58,4 @@ def read_snapshot(path: Path) -> Snapshot | None:
     if head != _MAGIC + sha256_hex(body).encode() + b"\n":
         raise StateUnreadable(f"{path} is damaged: remove it, and the topics are read again from the start")
     stored = msgspec.msgpack.decode(body, type=_Stored)
-    return Snapshot({(t, p): o for t, p, o in stored.offsets}, stored.states)
+    return Snapshot({(t, p): o for t, p, o in stored.offsets}, stored.states, stored.now_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from streams.selection import Selection, SelectionConfig
 from streams.stage import AnyStage, Emit, Outcome
 from streams.state import StateUnreadable
 from streams.tagging import Tagging
-from streams.transport.base import Transport
+from streams.transport.base import Record, Transport
 from streams.transport.memory import MemoryTransport, partition_of
 from streams.transport.messages import Inbox, send
 from streams.triggers import Triggers, TriggersConfig
@@ -250,3 +251,17 @@ def test_by_partition_each_partition_is_alone_with_its_state(tmp_path: Path) -> 
         apart += everything(alone, "fleet.scenarios", START)
     assert len(apart) == 60
     assert sorted(map(str, everything(together, "fleet.scenarios", START))) == sorted(map(str, apart))
+
+
+def test_in_recorded_time_a_restart_goes_on_at_the_instant_of_its_state(tmp_path: Path) -> None:
+    """No record came since: time has not passed, and has not gone back either."""
+    seen: list[int] = []
+
+    def now(records: Sequence[Record], last_ns: int) -> int:
+        seen.append(last_ns)
+        return max(last_ns, START)
+
+    transport, stages = MemoryTransport(), [Dedup(), Tagging(), NoveltyStage()]
+    for _ in range(2):
+        InlineEngine(transport, stages, VirtualClock(0), state_dir=tmp_path, now=now).step()
+    assert seen == [0, START]

@@ -67,3 +67,8 @@ def test_stages_that_read_apart_do_not_share_a_group(tmp_path: Path) -> None:
         pytest.skip("all stages of scope partition read one topic")
     error = run("--kafka", "127.0.0.1:1", "--stages", ",".join(shared), "--store", str(tmp_path))
     assert isinstance(error, NotTogether) and "run the readers of each in a group" in str(error)
+
+
+def test_the_inline_engine_wants_numbers() -> None:
+    error = run("--engine", "inline", "--kafka", "127.0.0.1:1", "--set", "limit=many")
+    assert isinstance(error, BadOption) and "limit=many" in str(error)

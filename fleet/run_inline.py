@@ -1,0 +1,63 @@
+"""`fleet streams run --engine inline`: one process over a broker, its states in a file. At least once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fleet.role import Work, run_role, say, stop_on_signals
+from fleet.stages import make_stages
+from fleet.streams import BadOption, RunOptions
+from registry.store import Store
+from streams.contracts.clock import SystemClock
+from streams.engines.inline import InlineEngine
+from streams.engines.now import record_time
+from streams.engines.round import in_order
+from streams.transport.base import Retry
+from streams.transport.kafka import KafkaConfig, KafkaTransport
+
+
+def run(options: RunOptions) -> None:
+    """Until SIGINT or SIGTERM, or until nothing comes any more. Raises UnknownStage, ConnectionFailed,
+    StateUnreadable, BadOption."""
+    settings = dict(options.settings)
+    # --set now=records: time passes as the records say, for a recording that is run again.
+    recorded = settings.pop("now", "clock") == "records"
+    state, limit = Path(settings.pop("state", "runs/inline")), _number("limit", settings.pop("limit", "500"))
+    store = Store(options.store)
+    in_order(make_stages(options.stages, store))  # what is not there is said before anything is done
+
+    def begin() -> Work:
+        engines: list[InlineEngine] = []
+
+        def work(transport: KafkaTransport) -> int:
+            if not engines:
+                engines.append(
+                    InlineEngine(
+                        transport,
+                        make_stages(options.stages, store),
+                        SystemClock(),
+                        sink=store,
+                        state_dir=state,
+                        group=options.group,
+                        limit=limit,
+                        by_partition=True,
+                        now=record_time if recorded else None,
+                    )
+                )
+            try:
+                return engines[0].step(timeout_s=1.0)
+            except OSError as error:
+                raise Retry(f"the state in {state} cannot be kept: {error}") from error
+
+        return work
+
+    say("streams", f"runs {', '.join(options.stages)} as group {options.group}, state in {state}; Ctrl-C ends it")
+    kafka = KafkaConfig(options.kafka, prefix=options.prefix, options=settings)
+    run_role("streams", kafka, begin, stop_on_signals(), options.idle_s)
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise BadOption(f"--set {name}={text}: give a number") from error
