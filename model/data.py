@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from model.config import Balance
 from model.policy import PLAN_POINTS, PLAN_STEP_S
 
+HORIZON_S = PLAN_POINTS * PLAN_STEP_S
 MANOEUVRES = ("standing", "launching", "braking", "turning", "cruising")
 STANDING_MPS = 0.5
 LAUNCH_M = 1.0
@@ -154,14 +155,22 @@ def concatenate(parts: Sequence[Samples]) -> Samples:
     return replace(whole, sources=names)
 
 
+def way_m(samples: Samples) -> NDArray[np.float64]:
+    """[N, T], length of the planned way up to each waypoint."""
+    steps = np.diff(samples.target, axis=1, prepend=0.0)
+    return np.asarray(np.linalg.norm(steps, axis=2).cumsum(1))
+
+
+def mean_acceleration_mps2(samples: Samples) -> NDArray[np.float64]:
+    """[N], the constant acceleration with which the plan's way is driven in its time."""
+    return np.asarray(2 * (way_m(samples)[:, -1] - samples.speed_mps * HORIZON_S) / HORIZON_S**2)
+
+
 def manoeuvre(samples: Samples) -> NDArray[np.int64]:
     """[N] index into MANOEUVRES of what the target does. Braking: over the horizon the mean acceleration
     that explains the distance is below BRAKING_MPS2."""
-    horizon_s = PLAN_POINTS * PLAN_STEP_S
-    end = samples.target[:, -1]
-    steps = np.diff(samples.target, axis=1, prepend=0.0)
-    distance_m = np.linalg.norm(steps, axis=2).sum(1)
-    acceleration = 2 * (distance_m - samples.speed_mps * horizon_s) / horizon_s**2
+    end, distance_m = samples.target[:, -1], way_m(samples)[:, -1]
+    acceleration = mean_acceleration_mps2(samples)
     slow = samples.speed_mps < STANDING_MPS
     kinds = [slow & (distance_m < LAUNCH_M), slow, acceleration < BRAKING_MPS2, np.abs(end[:, 1]) > TURNING_M]
     return np.select(kinds, range(4), 4).astype(np.int64)

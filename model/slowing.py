@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data import Samples
+from model.data import Samples, mean_acceleration_mps2, way_m
 from model.policy import PLAN_POINTS, PLAN_STEP_S
 
 LEAST_MPS = 2.0
@@ -40,11 +40,10 @@ class PullAway:
 
 def pull_away(samples: Samples) -> PullAway:
     """What a driver does on a free road, from his own samples: the median by bands of 1 m/s."""
-    speed = samples.speed_mps
-    acceleration = 2 * (_way_m(samples)[:, -1] - speed * TIMES_S[-1]) / TIMES_S[-1] ** 2
+    acceleration = mean_acceleration_mps2(samples)
     # Standing still is not pulling away, though its plan does not brake either.
     rows = np.flatnonzero(_is_free(samples) & (acceleration > 0))
-    band = speed[rows].astype(np.int64)
+    band = samples.speed_mps[rows].astype(np.int64)
     known = [b for b in range(int(band.max(initial=-1)) + 1) if (band == b).sum() >= LEAST_FRAMES]
     medians = [float(np.median(acceleration[rows[band == b]])) for b in known]
     return PullAway(np.array(known, np.float64) + 0.5, np.array(medians))
@@ -62,24 +61,18 @@ def slowed(samples: Samples, share: float, driver: PullAway, rng: np.random.Gene
     speed[rows] *= factor
     yaw_rate[rows] *= factor
     wanted = speed[rows, None] * TIMES_S + driver.at(speed[rows])[:, None] * TIMES_S**2 / 2
-    for row, distance_m, way_m in zip(rows, wanted, _way_m(samples)[rows], strict=True):
-        target[row] = _along(samples.target[row], way_m, np.minimum(distance_m, way_m))
+    for row, distance_m, far_m in zip(rows, wanted, way_m(samples)[rows], strict=True):
+        target[row] = _along(samples.target[row], far_m, np.minimum(distance_m, far_m))
     return replace(samples, speed_mps=speed, yaw_rate_radps=yaw_rate, target=target)
-
-
-def _way_m(samples: Samples) -> NDArray[np.float32]:
-    """[N, T], length of the planned way up to each waypoint."""
-    steps = np.diff(samples.target, axis=1, prepend=np.float32(0))
-    return np.asarray(np.linalg.norm(steps, axis=2).cumsum(1), np.float32)
 
 
 def _is_free(samples: Samples) -> NDArray[np.bool_]:
     """[N], whether the driver does not slow down over the plan."""
-    return np.asarray(_way_m(samples)[:, -1] >= samples.speed_mps * TIMES_S[-1])
+    return mean_acceleration_mps2(samples) >= 0
 
 
 def _along(
-    waypoints: NDArray[np.float32], way_m: NDArray[np.float32], distance_m: NDArray[np.floating]
+    waypoints: NDArray[np.float32], way_m: NDArray[np.floating], distance_m: NDArray[np.floating]
 ) -> NDArray[np.float32]:
     """The points [T, 2] of a way that lie these distances [T] along it."""
     at = np.concatenate([[0.0], way_m])
