@@ -47,6 +47,21 @@ class Seen(msgspec.Struct, frozen=True):
         known = {name for g in self.generations for name in g.ids.keys() & named.keys()}
         return {name: value for name, value in named.items() if name not in known} if known else named
 
+    def admit(self, names: Sequence[str], now_ns: int) -> tuple[list[int], Seen]:
+        """Rows of the ids that are not known, and the memory with them, as if they had come one by one: the same
+        however a stream is cut into batches."""
+        seen, rows, start = self.remember({}, now_ns), list[int](), 0
+        while start < len(names):
+            room = seen._room(now_ns)
+            first = {names[row]: row for row in range(len(names) - 1, start - 1, -1)}
+            new = sorted(seen.fresh(first).values())
+            some = new[: max(room, 1)]
+            seen = seen.remember({names[row]: 0 for row in some}, now_ns)
+            rows += some
+            # A new generation may have made room by forgetting one: what comes next is asked for again.
+            start = some[-1] + 1 if some and (not room or len(some) < len(new)) else len(names)
+        return rows, seen
+
     def checksum(self, name: str) -> int | None:
         """What was remembered with an id; None where it is not known."""
         return next((g.ids[name] for g in self.generations if name in g.ids), None)
@@ -56,7 +71,7 @@ class Seen(msgspec.Struct, frozen=True):
         kept = tuple(g for g in self.generations if now_ns - g.since_ns <= self.window_ns)
         if not new:
             return self if len(kept) == len(self.generations) else msgspec.structs.replace(self, generations=kept)
-        if kept and self._takes(kept[-1], len(new), now_ns):
+        if kept and len(new) <= self._room(now_ns):
             kept = (*kept[:-1], Generation(kept[-1].since_ns, kept[-1].ids | new))
         else:
             kept = (*kept, Generation(now_ns, new))[-GENERATIONS:]
@@ -75,9 +90,12 @@ class Seen(msgspec.Struct, frozen=True):
                 break
         return msgspec.structs.replace(self, generations=tuple(kept[::-1]))
 
-    def _takes(self, newest: Generation, more: int, now_ns: int) -> bool:
-        young = now_ns - newest.since_ns < self.window_ns // GENERATIONS
-        return young and len(newest.ids) + more <= max(self.limit // GENERATIONS, 1)
+    def _room(self, now_ns: int) -> int:
+        """Ids that the newest generation still takes."""
+        newest = self.generations[-1] if self.generations else None
+        if newest is None or now_ns - newest.since_ns >= self.window_ns // GENERATIONS:
+            return 0
+        return max(max(self.limit // GENERATIONS, 1) - len(newest.ids), 0)
 
 
 @dataclass(frozen=True, slots=True)

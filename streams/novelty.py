@@ -175,21 +175,23 @@ class NoveltyStage:
 
     def step(self, state: NoveltyState, batch: Sequence[Message], now_ns: int) -> Outcome[NoveltyState]:
         """Score the scenarios that were not seen before; they leave in the order they came."""
-        fresh = state.seen.fresh({s.event.event_id: s for s in batch if isinstance(s, Scenario)})
-        models, scored = self.score(state.models, list(fresh.values()))
-        seen = state.seen.remember(dict.fromkeys(fresh, 0), now_ns)
+        scenarios = [s for s in batch if isinstance(s, Scenario)]
+        fresh, seen = state.seen.admit([s.event.event_id for s in scenarios], now_ns)
+        models, scored = self.score(state.models, [scenarios[row] for row in fresh])
         return Outcome(NoveltyState(seen, models), tuple([Emit("fleet.scenarios", s) for s in scored]))
 
     def score(self, models: Models, scenarios: Sequence[Scenario]) -> tuple[Models, list[Scenario]]:
         """Scenarios of different ids, in order, with what models say of each; and the models that learned from
         them."""
-        models = dict(models)
         told: list[Novelty] = [_UNKNOWN] * len(scenarios)
-        for key, rows in _by_model(scenarios).items():
-            models = self._room_for(models, key)
-            models[key], novelties = self._score_group(models.get(key, {}), [scenarios[r] for r in rows])
-            for row, novelty in zip(rows, novelties, strict=True):
-                told[row] = novelty
+        left = [row for row, s in enumerate(scenarios) if s.event.embedding]
+        while left:
+            models = self._room_for(models, _key(scenarios[left[0]]))
+            groups, left = self._stretch(models, scenarios, left)
+            for key, rows in groups.items():
+                models[key], novelties = self._score_group(models.get(key, {}), [scenarios[r] for r in rows])
+                for row, novelty in zip(rows, novelties, strict=True):
+                    told[row] = novelty
         return models, [replace(s, novelty=n) for s, n in zip(scenarios, told, strict=True)]
 
     def merge(self, a: NoveltyState, b: NoveltyState) -> NoveltyState:
@@ -211,11 +213,25 @@ class NoveltyStage:
         return unpack(data, NoveltyState)
 
     def _room_for(self, models: Models, key: str) -> Models:
-        """Forget the embedding version that was used longest ago where a new one finds no room."""
+        """Without the embedding version that was used longest ago, where a new one finds no room."""
         if key in models or len(models) < self.config.versions:
-            return models
+            return dict(models)
         oldest = min(models, key=lambda k: (max((m.used_ns for m in models[k].values()), default=0), k))
         return {k: m for k, m in models.items() if k != oldest}
+
+    def _stretch(
+        self, models: Models, scenarios: Sequence[Scenario], rows: list[int]
+    ) -> tuple[dict[str, list[int]], list[int]]:
+        """Rows by model, up to one that another version must be forgotten for: which one hangs on those before it.
+        And the rows from there on."""
+        known, groups = {*models, _key(scenarios[rows[0]])}, dict[str, list[int]]()
+        for number, row in enumerate(rows):
+            key = _key(scenarios[row])
+            if key not in known and len(known) >= self.config.versions:
+                return groups, rows[number:]
+            known.add(key)
+            groups.setdefault(key, []).append(row)
+        return groups, []
 
     def _score_group(
         self, cells: dict[str, Model], group: list[Scenario]
@@ -285,17 +301,11 @@ class NoveltyStage:
 
     def _held(self, model: Model, rows: _Rows, near: Near, verdicts: _Verdicts) -> Model:
         """With rows added to the block."""
-        return replace(
+        return _joined(
             model,
-            pending=np.concatenate([model.pending, rows.units]),
-            pending_hashes=np.concatenate([model.pending_hashes, rows.hashes]),
-            pending_distances=np.concatenate([model.pending_distances, verdicts.distances]),
-            pending_who=np.concatenate([model.pending_who, near.who]),
-            pending_gaps=np.concatenate([model.pending_gaps, near.gaps]),
-            pending_ns=np.concatenate([model.pending_ns, rows.times_ns]),
-            pending_judged=model.pending_judged + int(verdicts.hold.sum()),
-            pending_novel=model.pending_novel + int(self._novel(verdicts).sum()),
-            used_ns=max(model.used_ns, int(rows.times_ns.max())),
+            (rows.units, rows.hashes, verdicts.distances, near.who, near.gaps, rows.times_ns),
+            judged=int(verdicts.hold.sum()),
+            novel=int(self._novel(verdicts).sum()),
         )
 
     def _learned(self, model: Model) -> Model:
@@ -371,19 +381,8 @@ class NoveltyStage:
     def _refilled(self, model: Model, part: Model) -> Model:
         """With another model's unfinished block added, which lies anew among these prototypes."""
         near = nearest(part.pending, model.prototypes, model.weights, self.config.nearest)
-        return self._learned(
-            replace(
-                model,
-                pending=np.concatenate([model.pending, part.pending]),
-                pending_hashes=np.concatenate([model.pending_hashes, part.pending_hashes]),
-                pending_distances=np.concatenate([model.pending_distances, part.pending_distances]),
-                pending_who=np.concatenate([model.pending_who, near.who]),
-                pending_gaps=np.concatenate([model.pending_gaps, near.gaps]),
-                pending_ns=np.concatenate([model.pending_ns, part.pending_ns]),
-                pending_judged=model.pending_judged + part.pending_judged,
-                pending_novel=model.pending_novel + part.pending_novel,
-            )
-        )
+        columns = part.pending, part.pending_hashes, part.pending_distances, near.who, near.gaps, part.pending_ns
+        return self._learned(_joined(model, columns, part.pending_judged, part.pending_novel))
 
     def _empty(self, dimension: int) -> Model:
         none = np.zeros((0, dimension), np.int8)
@@ -424,12 +423,28 @@ YOUNG = 4
 """A reservoir holds at most one distance for so many events that its model has seen."""
 BREATH = 1600.0
 """Events after which the radius, if it lost nothing, has shrunk to 1/e."""
+_Columns = tuple[Units, Hashes, Floats, NDArray[np.int32], Floats, NDArray[np.int64]]
+_PENDING = ("pending", "pending_hashes", "pending_distances", "pending_who", "pending_gaps", "pending_ns")
+"""The columns of a block, as Model names them."""
 _THIN = np.uint32(0x9E3779B9)
 """Sets this use of an event's hash apart from others."""
 _UNKNOWN = Novelty(explanation="no embedding came with the event")
 _TO_3 = tuple(f"{i / 1000:.3f}" for i in range(2001))
 _TO_4 = tuple(f"{i / 10_000:.4f}" for i in range(10_001))
 """Formatting a number takes longer than all else that is done for an event."""
+
+
+def _joined(model: Model, columns: _Columns, judged: int, novel: int) -> Model:
+    """With events added to the block; `judged` and `novel` of them count as such."""
+    held = (getattr(model, name) for name in _PENDING)
+    joined = {name: np.concatenate(pair) for name, *pair in zip(_PENDING, held, columns, strict=True)}
+    return replace(
+        model,
+        **joined,
+        pending_judged=model.pending_judged + judged,
+        pending_novel=model.pending_novel + novel,
+        used_ns=max(model.used_ns, int(columns[-1].max(initial=0))),
+    )
 
 
 def _nothing(count: int) -> _Verdicts:
@@ -443,12 +458,9 @@ def _rows(group: Sequence[Scenario]) -> _Rows:
     return _Rows(unit_vectors([s.event.embedding for s in group]), named, even(named), times_ns)
 
 
-def _by_model(scenarios: Sequence[Scenario]) -> dict[str, list[int]]:
-    groups: dict[tuple[str, int], list[int]] = {}
-    for i, s in enumerate(scenarios):
-        if embedding := s.event.embedding:
-            groups.setdefault((s.event.embedding_version, len(embedding)), []).append(i)
-    return {f"{version}/{length}": rows for (version, length), rows in groups.items()}
+def _key(scenario: Scenario) -> str:
+    event = scenario.event
+    return f"{event.embedding_version}/{len(event.embedding)}"
 
 
 def _rows_by_cell(group: Sequence[Scenario]) -> dict[str, Index]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message
 from streams.contracts.scenarios import Scenario
 from streams.dedup import GENERATIONS, Seen
@@ -65,6 +67,29 @@ def test_laws(seed: int, count: int, sizes: list[int]) -> None:
 def test_batches_do_not_show(seed: int, count: int, sizes: list[int]) -> None:
     emits, _ = check_any_batches(NoveltyStage(SMALL), stream(seed, count), sizes, T0)
     assert len(emits) == count
+
+
+@settings(max_examples=25)
+@given(seeds, st.lists(st.integers(0, 40), max_size=60), cuts)
+def test_batches_do_not_show_where_versions_and_ids_are_forgotten(
+    seed: int, numbers: list[int], sizes: list[int]
+) -> None:
+    """More embedding versions than are kept, more ids than are remembered, and events that come again."""
+    vectors = normal(seed, 41)
+    messages: list[Message] = [
+        scenario(n, embedding=embedding_of(vectors[n]), embedding_version=f"m{n % 4}", cause=str(i))
+        for i, n in enumerate(numbers)
+    ]
+    check_any_batches(NoveltyStage(replace(SMALL, seen_ids=16)), messages, sizes, T0)
+
+
+@given(st.integers(0, 30 * 3600))
+def test_an_empty_batch_before_one_at_the_same_instant_does_not_show(later_s: int) -> None:
+    stage, again = NoveltyStage(SMALL), [scenario(1, embedding=embedding_of([1.0] * 8))]
+    state, now_ns = stage.step(stage.initial(), again, T0).state, T0 + later_s * SECOND_NS
+    told, others = stage.step(state, again, now_ns), stage.step(stage.step(state, [], now_ns).state, again, now_ns)
+    assert told.emits == others.emits and len(told.emits) == (later_s > 24 * 3600)
+    assert stage.dump(told.state) == stage.dump(others.state)
 
 
 @settings(max_examples=20)
