@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
 
 from fleet.flink import FlinkEnvironment
 from fleet.kafka import NativeKafka
@@ -29,6 +29,8 @@ class FlinkPlayer(KafkaPlayer):
     def __init__(self, broker: NativeKafka, folder: Path, parallelism: int = 1, master: str = "") -> None:
         super().__init__(broker, folder)
         self.parallelism, self.master = parallelism, master
+        settings = {"bootstrap.servers": broker.bootstrap, "group.id": f"{self.run}.scout"}
+        self._scout = Consumer(settings | {"enable.auto.commit": False, "enable.partition.eof": True})
 
     def start(self) -> None:
         """After an end: go on from the newest checkpoint."""
@@ -40,8 +42,16 @@ class FlinkPlayer(KafkaPlayer):
         assert "started" in self._process.stdout.readline(), self.waiting_for()
 
     def idle(self) -> bool:
+        """Nothing was being written, all that stood there is taken, and nothing was written meanwhile."""
         assert self._process is not None and self._process.poll() is None, f"the job ended: {self.waiting_for()}"
-        return all(self._taken(name) for name in self.recordings)
+        places = list({(p.topic, p.partition): p for p in (*self.inputs(), *self.outputs())}.values())
+        ends = self.ends(places)
+        return (
+            bool(ends)
+            and ends == self.ends(places, IsolationLevel.READ_COMMITTED)
+            and all(self._taken(group, ends) for group in self._reading())
+            and ends == self.ends(places)
+        )
 
     def stop(self) -> None:
         if self._process is not None:
@@ -64,33 +74,33 @@ class FlinkPlayer(KafkaPlayer):
     def waiting_for(self) -> str:
         return "\n".join(p.read_text(errors="replace")[-3000:] for p in sorted(self.folder.glob("job-*/job.log")))
 
-    def _taken(self, name: str) -> bool:
-        """Offsets are committed with the checkpoint that makes the outputs visible."""
-        config = self._config(name)
-        for group in plan(config.stages):
-            places = [p for p in self.inputs() if p.topic in {self.prefix(name) + t for t in group.topics}]
-            committed = self.committed(group_id(group, config), places)
-            ends = {place: end for place, end in self.ends(places).items() if end}
-            if any(self._more(*place, max(committed.get(place, 0), 0)) for place in ends):
-                return False
-        return True
+    def _reading(self) -> Iterator[tuple[str, set[str]]]:
+        """Each consumer group and its topics."""
+        for name in self.recordings:
+            config = self._config(name)
+            for group in plan(config.stages):
+                yield group_id(group, config), {self.prefix(name) + t for t in group.topics}
 
-    def _more(self, topic: str, partition: int, offset: int) -> bool:
-        """Whether a record stands at the offset or behind it. Where a job reads what it writes, markers of its
-        transactions do, and Flink never commits past them."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.broker.bootstrap,
-                "group.id": f"{self.run}.idle",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-            }
-        )
-        consumer.assign([TopicPartition(topic, partition, offset)])
-        try:
-            return any(m.error() is None for m in consumer.consume(1, 5.0))
-        finally:
-            consumer.close()
+    def _taken(self, group: tuple[str, set[str]], ends: Mapping[tuple[str, int], int]) -> bool:
+        """Offsets are committed with the checkpoint that makes the outputs visible."""
+        name, topics = group
+        wanted = {place: end for place, end in ends.items() if place[0] in topics and end}
+        committed = self.committed(name, [TopicPartition(*place) for place in wanted])
+        left = {place: max(committed.get(place, 0), 0) for place in wanted}
+        return not self._any_record([TopicPartition(*p, at) for p, at in left.items() if at < wanted[p]])
+
+    def _any_record(self, places: list[TopicPartition]) -> bool:
+        """Whether a record stands at these offsets or behind them: Flink never commits past the markers of
+        transactions, which its own outputs have."""
+        self._scout.assign(places)
+        left = len(places)
+        while left:
+            found = self._scout.consume(left, 5.0)
+            errors = [m.error() for m in found]
+            if not found or any(e is None or e.code() != KafkaError._PARTITION_EOF for e in errors):
+                return True
+            left -= len(found)
+        return False
 
     def _store(self, name: str) -> str:
         return str(self.folder / "store" / name)

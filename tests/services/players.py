@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
@@ -116,10 +124,24 @@ class KafkaPlayer:
             for p in range(BY_NAME[topic].partitions)
         ]
 
-    def ends(self, places: list[TopicPartition]) -> dict[tuple[str, int], int]:
-        """Offset of the next record to come. Empty while the broker cannot tell."""
+    def outputs(self) -> list[TopicPartition]:
+        """Every partition that the recordings' stages write."""
+        return [
+            TopicPartition(self.prefix(name) + topic, p)
+            for name, recording in self.recordings.items()
+            for topic in written_by(recording)
+            for p in range(BY_NAME[topic].partitions)
+        ]
+
+    def ends(
+        self, places: list[TopicPartition], isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
+    ) -> dict[tuple[str, int], int]:
+        """Offset of the next record to come; read committed, of the first that is not decided yet. Empty while the
+        broker cannot tell."""
         newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = self._admin.list_offsets(dict.fromkeys(places, newest), request_timeout=30)
+        asked = self._admin.list_offsets(
+            dict.fromkeys(places, newest), request_timeout=30, isolation_level=isolation
+        )
         try:
             return {(place.topic, place.partition): f.result().offset for place, f in asked.items()}
         except KafkaException:
