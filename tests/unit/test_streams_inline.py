@@ -261,7 +261,8 @@ def test_in_recorded_time_a_restart_goes_on_at_the_instant_of_its_state(tmp_path
         seen.append(last_ns)
         return max(last_ns, START)
 
-    transport, stages = MemoryTransport(), [Dedup(), Tagging(), NoveltyStage()]
+    transport = MemoryTransport()
+    stages: list[AnyStage] = [Dedup(), Tagging(), NoveltyStage()]
     for _ in range(2):
         InlineEngine(transport, stages, VirtualClock(0), state_dir=tmp_path, now=now).step()
     assert seen == [0, START]
