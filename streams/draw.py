@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
-from streams.contracts.ids import bucket
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.calibration import even, hashes
+from streams.contracts.ids import bucket, buckets
 from streams.value import Candidate
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +33,15 @@ class Left:
     vehicles: dict[str, int]
     environments: dict[str, int]
     regions: dict[str, int]
+    surely: dict[str, int] = field(default_factory=dict)
+    """Of regions, clips that are not exceeded by a single one, as bytes hang on it. Empty: `regions` will do."""
 
 
-def priority(worth: float, salt: str, name: str) -> float:
-    """worth / uniform: keeping the largest keeps a sample whose inclusion probability is worth / threshold."""
-    return worth / max(bucket(f"hold/{salt}", name), 1e-12)
+def priorities(worth: Floats, salt: str, names: Sequence[str]) -> Floats:
+    """[B] worth / uniform: keeping the largest keeps a sample whose inclusion probability is worth / threshold
+    (Duffield, Lund and Thorup 2007)."""
+    (salted,) = hashes([f"hold/{salt}"])
+    return np.asarray(worth / even(hashes(names) ^ salted))
 
 
 def draw(candidates: Sequence[Candidate], number: int, salt: str, left: Left | None = None) -> list[Lot]:
@@ -39,15 +51,20 @@ def draw(candidates: Sequence[Candidate], number: int, salt: str, left: Left | N
     systematic sampling along the list ordered by environment and region, with probability proportional to density
     and cut so that no environment or region expects more than it has left. On a line, a run of length at most m
     (whole) holds at most m marks, so environments keep their cap exactly; a region spread over several
-    environments may exceed its cap by one clip for each of them.
+    environments may exceed its cap by one clip for each of them but the first. Where it must not, it expects so
+    many fewer, or is thinned like a vehicle where that leaves it nothing.
     """
     if number < 1:
         return []
-    kept = _thin(candidates, salt, left.vehicles) if left else [Lot(c, 1.0, "") for c in candidates]
-    chances = _proportional([lot.candidate.density for lot in kept], number)
+    kept = [Lot(c, 1.0, "") for c in candidates]
+    if left:
+        kept = _thin(kept, f"thin/{salt}", left.vehicles, lambda c: c.vehicle, "vehicle")
+        kept, left = _within_surely(kept, left, salt)
+    chances = _proportional(np.array([lot.candidate.density for lot in kept], np.float64), number)
     if left:
         chances = _within(kept, chances, number, left)
-    order = sorted(range(len(kept)), key=lambda i: _place(kept[i].candidate, salt))
+    places = buckets(f"order/{salt}", (lot.candidate.name for lot in kept))
+    order = sorted(range(len(kept)), key=lambda i: _place(kept[i].candidate, places[i]))
     widths = [int(chances[i] * _ONE) for i in order]
     marks = _systematic(widths, int(bucket("start", salt) * _ONE))
     return [_lot(kept[i], w / _ONE) for i, w, hit in zip(order, widths, marks, strict=True) if hit]
@@ -57,8 +74,8 @@ _ONE = 1 << 40
 """Probability 1 in whole numbers, so that sums are exact."""
 
 
-def _place(candidate: Candidate, salt: str) -> tuple[str, str, float, str]:
-    return candidate.environment, candidate.region, bucket(f"order/{salt}", candidate.name), candidate.name
+def _place(candidate: Candidate, place: float) -> tuple[str, str, float, str]:
+    return candidate.environment, candidate.region, place, candidate.name
 
 
 def _lot(lot: Lot, chance: float) -> Lot:
@@ -66,31 +83,53 @@ def _lot(lot: Lot, chance: float) -> Lot:
     return replace(lot, probability=lot.probability * chance, how=how)
 
 
-def _thin(candidates: Sequence[Candidate], salt: str, left: Mapping[str, int]) -> list[Lot]:
-    """At most as many of each vehicle as it has left, by the order of their hashes."""
-    of: dict[str, list[Candidate]] = {}
-    for c in candidates:
-        of.setdefault(c.vehicle, []).append(c)
+def _thin(
+    lots: Sequence[Lot], salt: str, left: Mapping[str, int], of: Callable[[Candidate], str], what: str
+) -> list[Lot]:
+    """At most as many of each group as it has left, by the order of their hashes; groups that are not named keep
+    all."""
+    groups: dict[str, list[Lot]] = {}
+    for lot in lots:
+        groups.setdefault(of(lot.candidate), []).append(lot)
     kept: list[Lot] = []
-    for vehicle, mine in sorted(of.items()):
-        some = sorted(mine, key=lambda c: (bucket(f"thin/{salt}", c.name), c.name))[: max(left[vehicle], 0)]
-        share = len(some) / len(mine)
-        kept += [Lot(c, share, "" if share == 1 else f" after {share:.4f} of its vehicle") for c in some]
+    for group, mine in sorted(groups.items()):
+        room = max(left.get(group, len(mine)), 0)
+        kept += mine if len(mine) <= room else _some(mine, room, salt, what)
     return kept
 
 
-def _proportional(sizes: Sequence[float], number: int) -> list[float]:
+def _some(lots: Sequence[Lot], room: int, salt: str, what: str) -> list[Lot]:
+    """So many of them, uniformly."""
+    names = [lot.candidate.name for lot in lots]
+    ordered = sorted(zip(buckets(salt, names), names, lots, strict=True), key=itemgetter(0, 1))
+    share = room / len(lots)
+    how = f" after {share:.4f} of its {what}"
+    return [replace(t, probability=t.probability * share, how=t.how + how) for *_, t in ordered[:room]]
+
+
+def _within_surely(lots: list[Lot], left: Left, salt: str) -> tuple[list[Lot], Left]:
+    """Lots and caps with which no region can exceed what it surely may."""
+    environments: dict[str, set[str]] = {}
+    for lot in lots:
+        environments.setdefault(lot.candidate.region, set()).add(lot.candidate.environment)
+    expected = {r: most - len(environments.get(r, ())) + 1 for r, most in left.surely.items()}
+    few = {r: most for r, most in left.surely.items() if expected[r] < 1}
+    lots = _thin(lots, f"thin-region/{salt}", few, lambda c: c.region, "region")
+    capped = {r: min(n, expected[r]) if r in expected and r not in few else n for r, n in left.regions.items()}
+    return lots, replace(left, regions=capped)
+
+
+def _proportional(sizes: Floats, number: int) -> Floats:
     """Probabilities that add up to `number` and are proportional to size, none above 1."""
     if len(sizes) <= number:
-        return [1.0] * len(sizes)
-    sizes = [max(size, 1e-6) for size in sizes]
-    certain: set[int] = set()
+        return np.ones(len(sizes))
+    sizes = np.maximum(sizes, 1e-6)
+    certain = np.zeros(len(sizes), bool)
     while True:
-        total = sum(size for i, size in enumerate(sizes) if i not in certain)
-        scale = (number - len(certain)) / total
-        more = {i for i, size in enumerate(sizes) if i not in certain and size * scale >= 1}
-        if not more:
-            return [1.0 if i in certain else size * scale for i, size in enumerate(sizes)]
+        chances = sizes * ((number - certain.sum()) / math.fsum(sizes[~certain]))
+        more = ~certain & (chances >= 1)
+        if not more.any():
+            return np.where(certain, 1.0, chances)
         certain |= more
 
 
@@ -98,38 +137,39 @@ _ENOUGH = 1e-9
 _ROUNDS = 16
 
 
-def _within(lots: Sequence[Lot], chances: list[float], number: int, left: Left) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Which group each of N lots is in, and what each group has left."""
+
+    of: NDArray[np.intp]
+    left: Floats
+
+    @classmethod
+    def by(cls, names: Sequence[str], left: Mapping[str, int]) -> _Groups:
+        numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        room = np.array([max(left[name], 0) for name in numbers], np.float64)
+        return cls(np.array([numbers[name] for name in names], np.intp), room)
+
+    def cut(self, chances: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """Each group's probabilities scaled down to what it has left; and which lots' groups have no more."""
+        sums = np.bincount(self.of, chances, len(self.left))
+        scale = np.minimum(1.0, self.left / np.where(sums > 0, sums, 1))
+        return chances * np.where(sums > 0, scale, 1.0)[self.of], (sums >= self.left - _ENOUGH)[self.of]
+
+
+def _within(lots: Sequence[Lot], chances: Floats, number: int, left: Left) -> Floats:
     """Probabilities within the caps of environments and regions; what these cut goes to those that have room."""
+    environments = _Groups.by([lot.candidate.environment for lot in lots], left.environments)
+    regions = _Groups.by([lot.candidate.region for lot in lots], left.regions)
     for _ in range(_ROUNDS):
-        chances, full_environments = _cut(lots, chances, lambda c: c.environment, left.environments)
-        chances, full_regions = _cut(lots, chances, lambda c: c.region, left.regions)
-        free = {
-            i
-            for i, lot in enumerate(lots)
-            if chances[i] < 1
-            and lot.candidate.environment not in full_environments
-            and lot.candidate.region not in full_regions
-        }
-        missing, total = number - sum(chances), sum(chances[i] for i in free)
+        chances, full_environments = environments.cut(chances)
+        chances, full_regions = regions.cut(chances)
+        free = (chances < 1) & ~full_environments & ~full_regions
+        missing, total = number - math.fsum(chances), math.fsum(chances[free])
         if missing < _ENOUGH or total <= 0:
             break
-        scale = 1 + missing / total
-        chances = [min(1.0, c * scale) if i in free else c for i, c in enumerate(chances)]
-    chances, _ = _cut(lots, chances, lambda c: c.environment, left.environments)
-    return _cut(lots, chances, lambda c: c.region, left.regions)[0]
-
-
-def _cut(
-    lots: Sequence[Lot], chances: list[float], group: Callable[[Candidate], str], left: Mapping[str, int]
-) -> tuple[list[float], set[str]]:
-    """Scale a group's probabilities down to what it has left; and the groups that have no more."""
-    groups = [group(lot.candidate) for lot in lots]
-    sums: dict[str, float] = {}
-    for name, chance in zip(groups, chances, strict=True):
-        sums[name] = sums.get(name, 0.0) + chance
-    scale = {name: min(1.0, max(left[name], 0) / total) if total else 1.0 for name, total in sums.items()}
-    full = {name for name, total in sums.items() if total >= left[name] - _ENOUGH}
-    return [chance * scale[name] for name, chance in zip(groups, chances, strict=True)], full
+        chances = np.where(free, np.minimum(1.0, chances * (1 + missing / total)), chances)
+    return regions.cut(environments.cut(chances)[0])[0]
 
 
 def _systematic(widths: Sequence[int], start: int) -> list[bool]:

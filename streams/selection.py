@@ -4,15 +4,22 @@ A part of the budget goes to the most valuable clips per byte, surely (inclusion
 by systematic sampling with probability proportional to value (Madow 1949), started by the hash of the window, so
 that each clip's inclusion probability is known and fleet statistics can be weighted back (Horvitz and Thompson
 1952).
+
+Bytes are bounded by window, and on request by hour for each vehicle, each region and the fleet. What is drawn keeps
+these bounds whatever the lot is: no more is drawn than would fit if it were the largest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, compress
+from operator import attrgetter
 
 import msgspec
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from streams.contracts.clips import ClipRequest
 from streams.contracts.clock import SECOND_NS
@@ -20,12 +27,14 @@ from streams.contracts.codec import Message
 from streams.contracts.drive import Trigger
 from streams.contracts.scenarios import Scenario
 from streams.dedup import Seen
-from streams.draw import Left, Lot, draw, priority
+from streams.draw import Left, Lot, draw, priorities
 from streams.stage import Emit, Outcome
 from streams.state import pack, unpack
 from streams.value import Candidate, Weights, distinct, value_all
 
 RANDOM, CURATED = "random", "curated"
+HOUR_NS = 3600 * SECOND_NS
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,10 @@ class SelectionConfig:
     window_ns: int = 600 * SECOND_NS
     clips: int = 100
     budget_bytes: int = 1 << 30
+    vehicle_bytes: int | None = None
+    """Of one vehicle's clips in an hour of the clock, as regions and the fleet too; None: no limit."""
+    region_bytes: int | None = None
+    hour_bytes: int | None = None
     sure_share: float = 0.7
     """Of the clips, those that are chosen for their value alone; the others are drawn."""
     per_vehicle: int = 10
@@ -55,6 +68,35 @@ class SelectionConfig:
     def __post_init__(self) -> None:
         if self.mode not in (RANDOM, CURATED):
             raise ValueError(f"mode {self.mode!r} is neither {CURATED!r} nor {RANDOM!r}")
+        for name in ("vehicle_bytes", "region_bytes", "hour_bytes"):
+            if (budget := getattr(self, name)) is not None and budget < 0:
+                raise ValueError(f"{name} is {budget}: give the bytes of an hour, or None for no limit")
+
+    @property
+    def hourly(self) -> bool:
+        """Whether what was asked for in an hour must be known."""
+        return any(b is not None for b in (self.vehicle_bytes, self.region_bytes, self.hour_bytes))
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """Bytes that were asked for in one hour of the clock."""
+
+    hour: int = -1
+    """Its number since 1970."""
+    vehicles: dict[str, int] = {}
+    regions: dict[str, int] = {}
+
+    def all(self) -> int:
+        """Of the fleet."""
+        return sum(self.regions.values())
+
+    def adding(self, lots: Sequence[Lot]) -> Spent:
+        """With these clips."""
+        vehicles, regions = dict(self.vehicles), dict(self.regions)
+        for c in (lot.candidate for lot in lots):
+            vehicles[c.vehicle] = vehicles.get(c.vehicle, 0) + c.bytes
+            regions[c.region] = regions.get(c.region, 0) + c.bytes
+        return Spent(self.hour, vehicles, regions)
 
 
 class SelectionState(msgspec.Struct, frozen=True):
@@ -65,6 +107,10 @@ class SelectionState(msgspec.Struct, frozen=True):
     """Number of the open window: its start over its length; -1 before the first."""
     held: tuple[Scenario, ...] = ()
     threshold: float = 0.0
+    priorities: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.zeros(0))
+    """[held]; none while there was room for all."""
+    spent: Spent = Spent()
+    """Of the hour of the last window that was closed, where hours have budgets."""
 
 
 class Selection:
@@ -84,13 +130,14 @@ class Selection:
         window = now_ns // self.config.window_ns
         emits: tuple[Emit, ...] = ()
         if window > state.window:
-            emits = tuple(Emit("fleet.clip-requests", r) for r in self._choose(state))
-            state = SelectionState(state.seen, window)
-        new = {s.event.event_id: s for s in batch if isinstance(s, Scenario)}
-        new = {name: s for name, s in new.items() if name not in state.seen}
-        held, threshold = self._hold(state, [s for s in new.values() if self._offered(s)])
-        seen = state.seen.remember(dict.fromkeys(new, 0), now_ns)
-        return Outcome(SelectionState(seen, state.window, held, threshold), emits)
+            lots, of = self._choose(state)
+            emits = tuple(Emit("fleet.clip-requests", r) for r in self._requests(lots, of, state))
+            spent = self._spent(state).adding(lots) if self.config.hourly else state.spent
+            state = SelectionState(state.seen, window, spent=spent)
+        scenarios = [s for s in batch if isinstance(s, Scenario)]
+        rows, seen = state.seen.admit([s.event.event_id for s in scenarios], now_ns)
+        new = [scenarios[row] for row in rows]
+        return Outcome(self._hold(replace(state, seen=seen), new), emits)
 
     def dump(self, state: SelectionState) -> bytes:
         """MessagePack."""
@@ -100,44 +147,64 @@ class Selection:
         """Raises StateUnreadable."""
         return unpack(data, SelectionState)
 
-    def _offered(self, scenario: Scenario) -> bool:
-        sampled = scenario.event.kind is Trigger.SAMPLE
-        return scenario.event.clip is not None and (sampled or self.config.mode == CURATED)
+    def _hold(self, state: SelectionState, new: Sequence[Scenario]) -> SelectionState:
+        """With what offers a clip: all of it while there is room; then what has the highest priority (draw.py), in
+        the order it came."""
+        every = self.config.mode == CURATED
+        new = [s for s in new if s.event.clip is not None and (every or s.event.kind is Trigger.SAMPLE)]
+        room = self.config.candidates
+        if len(state.held) + len(new) <= room:
+            return replace(state, held=(*state.held, *new)) if new else state
+        known = state.priorities
+        if len(known) != len(state.held):
+            known = self._priorities(state.held, state.window)
+        fresh = self._priorities(new, state.window)
+        # Below the threshold nothing can find room any more: most of a batch, once much has come.
+        likely = np.flatnonzero(fresh >= state.threshold)
+        held = (*state.held, *(new[i] for i in likely.tolist()))
+        return self._cut(replace(state, held=held, priorities=np.concatenate([known, fresh[likely]])))
 
-    def _hold(self, state: SelectionState, new: list[Scenario]) -> tuple[tuple[Scenario, ...], float]:
-        """All of them while there is room; then those of highest priority (Duffield, Lund and Thorup 2007)."""
-        held = (*state.held, *new)
-        if len(held) <= self.config.candidates:
-            return held, state.threshold
-        ranked = sorted(held, key=lambda s: (-self._priority(s, state.window), s.event.event_id))
-        lost = self._priority(ranked[self.config.candidates], state.window)
-        return tuple(ranked[: self.config.candidates]), max(state.threshold, lost)
+    def _cut(self, state: SelectionState) -> SelectionState:
+        """Down to what there is room for."""
+        kept = _highest(state.priorities, self.config.candidates, [s.event.event_id for s in state.held])
+        lost = state.priorities[~kept].max(initial=0.0)
+        return replace(
+            state,
+            held=tuple(compress(state.held, kept.tolist())),
+            priorities=state.priorities[kept],
+            threshold=max(state.threshold, float(lost)),
+        )
 
-    def _priority(self, scenario: Scenario, window: int) -> float:
-        return priority(self._worth(scenario), str(window), scenario.event.event_id)
+    def _priorities(self, scenarios: Sequence[Scenario], window: int) -> Floats:
+        return priorities(self._worth(scenarios), str(window), [s.event.event_id for s in scenarios])
 
-    def _worth(self, scenario: Scenario) -> float:
-        """What can be said before the window's other candidates are known."""
-        return 1.0 if self.config.mode == RANDOM else self.config.weights.alone(scenario)
+    def _worth(self, scenarios: Sequence[Scenario]) -> Floats:
+        """[B] what can be said before the window's other candidates are known."""
+        return np.ones(len(scenarios)) if self.config.mode == RANDOM else self.config.weights.alone(scenarios)
 
     def _held_probability(self, scenario: Scenario, threshold: float) -> float:
-        return 1.0 if threshold <= 0 else min(1.0, self._worth(scenario) / threshold)
+        return 1.0 if threshold <= 0 else min(1.0, float(self._worth([scenario])[0]) / threshold)
 
-    def _choose(self, state: SelectionState) -> list[ClipRequest]:
-        """The requests of a window, most valuable first; the order in which candidates came does not matter."""
+    def _choose(self, state: SelectionState) -> tuple[list[Lot], int]:
+        """A window's clips, most valuable first, and among how many; in which order they came does not matter."""
         candidates = value_all(state.held, self.config.weights, flat=self.config.mode == RANDOM)
         if not candidates:
-            return []
-        sure, rest = self._take_sure(candidates) if self.config.mode == CURATED else ([], candidates)
-        lots = [Lot(c, 1.0, "chosen for its value") for c in sure] + self._draw(sure, rest, state.window)
-        lots = sorted(lots, key=lambda lot: (-lot.candidate.value, lot.candidate.name))
-        return [self._request(lot, number, len(candidates), state) for number, lot in enumerate(lots, 1)]
+            return [], 0
+        spent = self._spent(state)
+        sure, rest = self._take_sure(candidates, spent) if self.config.mode == CURATED else ([], candidates)
+        lots = [Lot(c, 1.0, "chosen for its value") for c in sure] + self._draw(sure, rest, state.window, spent)
+        return sorted(lots, key=lambda lot: (-lot.candidate.value, lot.candidate.name)), len(candidates)
 
-    def _take_sure(self, candidates: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    def _spent(self, state: SelectionState) -> Spent:
+        """In the hour in which the open window began, before it."""
+        hour = state.window * self.config.window_ns // HOUR_NS
+        return state.spent if state.spent.hour == hour else Spent(hour)
+
+    def _take_sure(self, candidates: list[Candidate], spent: Spent) -> tuple[list[Candidate], list[Candidate]]:
         """Down the list by value per byte, without near-duplicates and within their part of the caps, so that what
         is left, which is returned too, has a chance in every vehicle, environment and region."""
         wanted = round(self.config.clips * self.config.sure_share)
-        tally = _Tally(self.config, candidates, self.config.sure_share)
+        tally = _Tally(self.config, candidates, spent, self.config.sure_share)
         sure: list[Candidate] = []
         rest: list[Candidate] = []
         for candidate in distinct(candidates, self.config.duplicate_share):
@@ -148,28 +215,44 @@ class Selection:
                 rest.append(candidate)
         return sure, rest
 
-    def _draw(self, sure: list[Candidate], rest: list[Candidate], window: int) -> list[Lot]:
+    def _draw(self, sure: list[Candidate], rest: list[Candidate], window: int, spent: Spent) -> list[Lot]:
         """By lot from the rest. What is larger than the bytes that are left cannot be asked for: it has no part in
         the lot."""
-        left_bytes = self.config.budget_bytes - sum(c.bytes for c in sure)
-        fitting = [c for c in rest if c.bytes <= left_bytes]
-        if not fitting:
-            return []
-        number = min(self.config.clips - len(sure), _surely_within(left_bytes, fitting))
-        if self.config.mode == RANDOM:
-            return draw(fitting, number, str(window))
-        tally = _Tally(self.config, [*sure, *rest])
+        tally = _Tally(self.config, [*sure, *rest], spent)
         for candidate in sure:
             tally.add(candidate)
-        return draw(fitting, number, str(window), tally.left)
+        fitting = [c for c in rest if tally.fits(c)]
+        number = min(self.config.clips - len(sure), _surely_within(tally.bytes, fitting))
+        return draw(fitting, number, str(window), tally.left(fitting))
 
-    def _request(self, lot: Lot, number: int, of: int, state: SelectionState) -> ClipRequest:
+    def _requests(self, lots: Sequence[Lot], of: int, state: SelectionState) -> Iterator[ClipRequest]:
+        spent = self._spent(state)
+        for number, lot in enumerate(lots, 1):
+            spent = spent.adding([lot]) if self.config.hourly else spent
+            why = f"window {state.window}, {number} of {of} by value: "
+            why += f"{lot.candidate.explained(self.config.weights)}; {lot.how}"
+            yield self._request(lot, why + self._of_budgets(lot.candidate, spent), state)
+
+    def _of_budgets(self, candidate: Candidate, spent: Spent) -> str:
+        """What it leaves of the hour's bytes."""
+        budgets = (
+            ("its vehicle", spent.vehicles.get(candidate.vehicle, 0), self.config.vehicle_bytes),
+            ("its region", spent.regions.get(candidate.region, 0), self.config.region_bytes),
+            ("the fleet", spent.all(), self.config.hour_bytes),
+        )
+        told = [
+            f"{used / 1e6:.2f} of {most / 1e6:g} MB of {whose}"
+            for whose, used, most in budgets
+            if most is not None
+        ]
+        return f"; this hour {', '.join(told)}" if told else ""
+
+    def _request(self, lot: Lot, why: str, state: SelectionState) -> ClipRequest:
         event, candidate = lot.candidate.scenario.event, lot.candidate
         assert event.clip is not None
         ends_ns = (state.window + 1) * self.config.window_ns
         held = self._held_probability(candidate.scenario, state.threshold)
         chance = min(1.0, lot.probability * held * event.collection_probability)
-        reason = f"window {state.window}, {number} of {of} by value: {candidate.explanation}; {lot.how}"
         return ClipRequest(
             clip_id=event.clip.clip_id,
             event_id=event.event_id,
@@ -182,7 +265,7 @@ class Selection:
             cause=event.cause,
             priority=round(1000 * candidate.value),
             inclusion_probability=chance,
-            reason=f"{reason}; inclusion probability {chance:.4f}",
+            reason=f"{why}; inclusion probability {chance:.4f}",
             event_ns=event.time_ns,
         )
 
@@ -190,29 +273,92 @@ class Selection:
 class _Tally:
     """What is still free while one window is decided."""
 
-    def __init__(self, config: SelectionConfig, candidates: list[Candidate], part: float = 1.0) -> None:
+    def __init__(
+        self, config: SelectionConfig, candidates: Sequence[Candidate], spent: Spent, part: float = 1.0
+    ) -> None:
+        """`part`: of the caps and of the bytes of vehicles and regions."""
+        self._config = config
+        self._vehicles = dict.fromkeys((c.vehicle for c in candidates), max(1, int(config.per_vehicle * part)))
         environments = {c.environment for c in candidates}
         regions = {c.region for c in candidates}
-        self._bytes_left = config.budget_bytes
-        self.left = Left(
-            dict.fromkeys((c.vehicle for c in candidates), max(1, int(config.per_vehicle * part))),
-            dict.fromkeys(environments, _cap(config.clips, config.environment_share, len(environments), part)),
-            dict.fromkeys(regions, _cap(config.clips, config.region_share, len(regions), part)),
+        self._environments = dict.fromkeys(
+            environments, _cap(config.clips, config.environment_share, len(environments), part)
+        )
+        self._regions = dict.fromkeys(regions, _cap(config.clips, config.region_share, len(regions), part))
+        self.bytes = min(config.budget_bytes, _unspent(config.hour_bytes, spent.all()))
+        each, region = config.vehicle_bytes, config.region_bytes
+        self._vehicle_bytes = {v: int(part * _unspent(each, spent.vehicles.get(v, 0))) for v in self._vehicles}
+        self._region_bytes = {r: int(part * _unspent(region, spent.regions.get(r, 0))) for r in regions}
+
+    def fits(self, candidate: Candidate) -> bool:
+        """Whether its bytes are left."""
+        return (
+            candidate.bytes <= self.bytes
+            and candidate.bytes <= self._vehicle_bytes[candidate.vehicle]
+            and candidate.bytes <= self._region_bytes[candidate.region]
         )
 
     def room(self, candidate: Candidate) -> bool:
+        """Whether it fits, and no cap is reached."""
         return (
-            candidate.bytes <= self._bytes_left
-            and self.left.vehicles[candidate.vehicle] > 0
-            and self.left.environments[candidate.environment] > 0
-            and self.left.regions[candidate.region] > 0
+            self.fits(candidate)
+            and self._vehicles[candidate.vehicle] > 0
+            and self._environments[candidate.environment] > 0
+            and self._regions[candidate.region] > 0
         )
 
     def add(self, candidate: Candidate) -> None:
-        self._bytes_left -= candidate.bytes
-        self.left.vehicles[candidate.vehicle] -= 1
-        self.left.environments[candidate.environment] -= 1
-        self.left.regions[candidate.region] -= 1
+        self.bytes -= candidate.bytes
+        self._vehicles[candidate.vehicle] -= 1
+        self._vehicle_bytes[candidate.vehicle] -= candidate.bytes
+        self._environments[candidate.environment] -= 1
+        self._regions[candidate.region] -= 1
+        self._region_bytes[candidate.region] -= candidate.bytes
+
+    def left(self, fitting: Sequence[Candidate]) -> Left | None:
+        """Clips that may be drawn from these; None where nothing limits them but their number."""
+        config = self._config
+        vehicles, environments, regions = self._vehicles, self._environments, self._regions
+        if config.mode == RANDOM:
+            if config.vehicle_bytes is None and config.region_bytes is None:
+                return None
+            vehicles, environments, regions = (
+                dict.fromkeys(d, len(fitting)) for d in (vehicles, environments, regions)
+            )
+        if config.vehicle_bytes is not None:
+            most = _surely(fitting, attrgetter("vehicle"), self._vehicle_bytes)
+            vehicles = vehicles | {v: min(n, vehicles[v]) for v, n in most.items()}
+        unlimited = config.region_bytes is None
+        surely = {} if unlimited else _surely(fitting, attrgetter("region"), self._region_bytes)
+        return Left(vehicles, environments, regions, surely)
+
+
+_NO_LIMIT = 1 << 62
+
+
+def _unspent(budget: int | None, spent: int) -> int:
+    return _NO_LIMIT if budget is None else max(budget - spent, 0)
+
+
+def _surely(
+    candidates: Sequence[Candidate], of: Callable[[Candidate], str], left: Mapping[str, int]
+) -> dict[str, int]:
+    """How many of each group's may be drawn, whichever they are."""
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        groups.setdefault(of(candidate), []).append(candidate)
+    return {name: _surely_within(left[name], some) for name, some in groups.items()}
+
+
+def _highest(priorities: Floats, room: int, names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which have the `room` highest priorities; of equal ones the first by name."""
+    if len(priorities) <= room:
+        return np.ones(len(priorities), bool)
+    limit = np.partition(priorities, len(priorities) - room)[len(priorities) - room]
+    kept = np.asarray(priorities > limit)
+    level = sorted(np.flatnonzero(priorities == limit).tolist(), key=lambda i: names[i])
+    kept[level[: room - int(kept.sum())]] = True
+    return kept
 
 
 def _surely_within(budget_bytes: int, candidates: Sequence[Candidate]) -> int:

@@ -1,16 +1,20 @@
-"""What a clip is worth: a takeover, surprise in hindsight, novelty and uncertainty, per byte."""
+"""What a clip is worth: a takeover, surprise in hindsight, novelty and uncertainty, per byte. By window."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from streams.contracts.drive import Trigger
 from streams.contracts.scenarios import Scenario
-from streams.novelty import cosine_distances, unit_vectors
+from streams.prototypes import Units, lengths, unit_vectors
+
+Floats = NDArray[np.float64]
 
 TAKEOVER: dict[Trigger, float] = {
     Trigger.DISENGAGEMENT: 1.0,
@@ -32,21 +36,24 @@ class Weights:
     novelty: float = 0.15
     uncertainty: float = 0.1
 
+    def each(self) -> tuple[float, float, float, float]:
+        """In the order of the parts of a candidate."""
+        return self.takeover, self.surprise, self.novelty, self.uncertainty
+
     def total(self) -> float:
         """Raises ValueError where nothing counts."""
-        total = self.takeover + self.surprise + self.novelty + self.uncertainty
+        total = sum(self.each())
         if not total > 0:
             raise ValueError("at least one weight must be positive")
         return total
 
-    def alone(self, scenario: Scenario) -> float:
-        """Value without its ranks among others, never 0."""
-        known = self.takeover * takeover(scenario) + self.novelty * (1 - scenario.novelty.p_value)
-        return max(known / self.total(), 0.01)
+    def alone(self, scenarios: Sequence[Scenario]) -> Floats:
+        """[B] values without their ranks among others, never 0."""
+        known = self.takeover * _takeovers(scenarios) + self.novelty * (1 - _p_values(scenarios))
+        return np.asarray(np.maximum(known / self.total(), 0.01))
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True, gc=False):
     """A clip that can be asked for."""
 
     scenario: Scenario
@@ -54,43 +61,32 @@ class Candidate:
     """0..1."""
     density: float
     """Value times mean bytes over own bytes: what decides."""
-    explanation: str
+    name: str
+    """The event's id."""
+    bytes: int
+    """At least 1."""
+    vehicle: str
+    """Who has it."""
+    region: str
+    """Where it was driven."""
+    environment: str
+    """See `environment`."""
+    parts: tuple[float, ...] = ()
+    """What the value is made of, in the order of Weights; nothing where all are worth the same."""
 
-    @property
-    def name(self) -> str:
-        """The event's id."""
-        return self.scenario.event.event_id
-
-    @property
-    def bytes(self) -> int:
-        """At least 1."""
-        assert self.scenario.event.clip is not None
-        return max(1, self.scenario.event.clip.bytes)
-
-    @property
-    def vehicle(self) -> str:
-        """Who has it."""
-        return self.scenario.event.vehicle
-
-    @property
-    def region(self) -> str:
-        """Where it was driven."""
-        return self.scenario.event.region
-
-    @property
-    def environment(self) -> str:
-        """See `environment`."""
-        return environment(self.scenario.cell)
+    def explained(self, weights: Weights) -> str:
+        """The value in numbers."""
+        if not self.parts:
+            return "uniform"
+        of = zip(_PARTS, weights.each(), self.parts, strict=True)
+        said = " + ".join(f"{weight:g} x {name} {part:.2f}" for name, weight, part in of)
+        return f"value {self.value:.3f} = {said}; {self.bytes / 1e3:.0f} kB"
 
 
+@lru_cache(maxsize=4096)
 def environment(cell: str) -> str:
     """A cell without its last part, the speed band: "left/night/clear"."""
     return cell.rpartition("/")[0] or cell
-
-
-def takeover(scenario: Scenario) -> float:
-    """The part of the value that the trigger's kind gives."""
-    return TAKEOVER.get(scenario.event.kind, 0.0)
 
 
 def value_all(scenarios: Sequence[Scenario], weights: Weights, flat: bool = False) -> list[Candidate]:
@@ -101,40 +97,54 @@ def value_all(scenarios: Sequence[Scenario], weights: Weights, flat: bool = Fals
     """
     known = sorted((s for s in scenarios if s.event.clip is not None), key=lambda s: s.event.event_id)
     if flat:
-        return [Candidate(s, 1.0, 1.0, "uniform") for s in known]
-    jump = _ranks(known, [s.event.scores.plan_jump for s in known])
-    miss = _ranks(known, [s.event.scores.hindsight_miss for s in known])
-    unsure = _ranks(known, [s.event.scores.uncertainty_m for s in known])
-    mean_bytes = sum(max(1, s.event.clip.bytes) for s in known if s.event.clip) / max(len(known), 1)
-    found = [
-        _candidate(s, weights, float(jump[i] + miss[i]) / 2, float(unsure[i]), mean_bytes)
-        for i, s in enumerate(known)
-    ]
-    return sorted(found, key=lambda c: (-c.density, c.name))
+        return [_candidate(s, 1.0, 1.0, ()) for s in known]
+    parts = _parts(known)
+    sums = sum((w * part for w, part in zip(weights.each(), parts, strict=True)), np.zeros(len(known)))
+    values = np.minimum(1.0, sums / weights.total())
+    sizes = np.array([max(1, s.event.clip.bytes) for s in known if s.event.clip], np.float64)
+    density = values * (sizes.sum() / max(len(known), 1)) / sizes
+    columns = values.tolist(), density.tolist(), zip(*(p.tolist() for p in parts), strict=True)
+    found = list(map(_candidate, known, *columns))
+    return [found[i] for i in np.argsort(-density, kind="stable").tolist()]
 
 
-def _candidate(s: Scenario, w: Weights, surprise: float, unsure: float, mean_bytes: float) -> Candidate:
-    parts = (
-        ("takeover", w.takeover, takeover(s)),
-        ("surprise", w.surprise, surprise),
-        ("novelty", w.novelty, 1 - s.novelty.p_value),
-        ("uncertainty", w.uncertainty, unsure),
-    )
-    value = min(1.0, sum(weight * part for _, weight, part in parts) / w.total())
-    assert s.event.clip is not None
-    size = max(1, s.event.clip.bytes)
-    said = " + ".join(f"{weight:g} x {name} {part:.2f}" for name, weight, part in parts)
-    return Candidate(s, value, value * mean_bytes / size, f"value {value:.3f} = {said}; {size / 1e3:.0f} kB")
+_PARTS = ("takeover", "surprise", "novelty", "uncertainty")
 
 
-def _ranks(scenarios: Sequence[Scenario], scores: list[float]) -> NDArray[np.float64]:
-    """Rank of each score within its environment, in 0..1, ties sharing their mean; 0.5 for a lone one."""
-    ranks = np.zeros(len(scores))
-    rows: dict[str, list[int]] = {}
+def _candidate(s: Scenario, value: float, density: float, parts: tuple[float, ...]) -> Candidate:
+    e = s.event
+    assert e.clip is not None
+    size = max(1, e.clip.bytes)
+    return Candidate(s, value, density, e.event_id, size, e.vehicle, e.region, environment(s.cell), parts)
+
+
+def _parts(scenarios: Sequence[Scenario]) -> tuple[Floats, Floats, Floats, Floats]:
+    """[B] each, in 0..1, in the order of `_PARTS`."""
+    members: dict[str, list[int]] = {}
     for i, s in enumerate(scenarios):
-        rows.setdefault(environment(s.cell), []).append(i)
-    for members in rows.values():
-        mine = np.array([scores[i] for i in members])
+        members.setdefault(environment(s.cell), []).append(i)
+    rows = [np.array(some) for some in members.values()]
+    scores = [s.event.scores for s in scenarios]
+    jump = _ranks(np.array([s.plan_jump for s in scores], np.float64), rows)
+    miss = _ranks(np.array([s.hindsight_miss for s in scores], np.float64), rows)
+    unsure = _ranks(np.array([s.uncertainty_m for s in scores], np.float64), rows)
+    return _takeovers(scenarios), (jump + miss) / 2, 1 - _p_values(scenarios), unsure
+
+
+def _takeovers(scenarios: Sequence[Scenario]) -> Floats:
+    """[B] the part of the value that the trigger's kind gives."""
+    return np.array([TAKEOVER.get(s.event.kind, 0.0) for s in scenarios], np.float64)
+
+
+def _p_values(scenarios: Sequence[Scenario]) -> Floats:
+    return np.array([s.novelty.p_value for s in scenarios], np.float64)
+
+
+def _ranks(scores: Floats, rows: Sequence[NDArray[np.intp]]) -> Floats:
+    """Rank of each score among its rows, in 0..1, ties sharing their mean; 0.5 for a lone one."""
+    ranks = np.zeros(len(scores))
+    for members in rows:
+        mine = scores[members]
         ordered = np.sort(mine)
         below = np.searchsorted(ordered, mine, side="left")
         up_to = np.searchsorted(ordered, mine, side="right")
@@ -158,22 +168,32 @@ def distinct(candidates: Sequence[Candidate], share: float) -> list[Candidate]:
     return [c for i, c in enumerate(candidates) if i not in dropped]
 
 
-_BLOCK = 256
-
-
-def _near_duplicates(units: NDArray[np.int8], share: float) -> list[int]:
+def _near_duplicates(units: Units, share: float) -> list[int]:
     """Rows that lie within the limit of an earlier row that stays."""
-    some = cosine_distances(units[:_BLOCK], units[:_BLOCK])
+    vectors = units.astype(np.float32)
+    long = lengths(vectors)
+    inverse = 1 / long
+
+    def cosines(rows: slice, others: NDArray[np.intp] | slice) -> NDArray[np.float32]:
+        """[rows, others] times the length of each row."""
+        dots = vectors[rows] @ vectors[others].T
+        dots *= inverse[others]
+        return np.asarray(dots)
+
+    some = 1 - cosines(_FIRST, _FIRST) / long[_FIRST, None]
     limit = share * float(np.median(some[np.triu_indices(len(some), 1)])) if len(some) > 1 else 0.0
-    kept: list[int] = []
-    dropped: list[int] = []
+    stays = np.zeros(len(units), bool)
     for start in range(0, len(units), _BLOCK):
-        block = units[start : start + _BLOCK]
-        known = cosine_distances(block, units[kept]).min(1) <= limit if kept else np.zeros(len(block), bool)
-        within = cosine_distances(block, block) <= limit
-        stays = np.zeros(len(block), bool)
-        for i in range(len(block)):
-            stays[i] = not known[i] and not within[i, stays].any()
-        kept += [start + int(i) for i in np.flatnonzero(stays)]
-        dropped += [start + int(i) for i in np.flatnonzero(~stays)]
-    return dropped
+        rows = slice(start, start + _BLOCK)
+        nearest = cosines(rows, np.flatnonzero(stays[:start])).max(1, initial=-np.inf)
+        gone = 1 - nearest / long[rows] <= limit
+        within = np.tril(1 - cosines(rows, rows) / long[rows, None] <= limit, -1)
+        # Few have an earlier neighbour in their own block: only theirs hangs on who stays.
+        for i in np.flatnonzero(within.any(1)):
+            gone[i] = gone[i] or within[i, ~gone].any()
+        stays[rows] = ~gone
+    return [int(i) for i in np.flatnonzero(~stays)]
+
+
+_BLOCK = 256
+_FIRST = slice(_BLOCK)

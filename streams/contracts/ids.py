@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable
-
-_EVENT = b"\0\0\0\5event"
+from functools import lru_cache
 
 
 def sha256_hex(data: bytes) -> str:
@@ -15,19 +15,28 @@ def sha256_hex(data: bytes) -> str:
 
 def event_id(vehicle: str, boot: str, sequence: int) -> str:
     """The same event always has the same id (32 hex digits), however often it is sent."""
-    car, start, number = vehicle.encode(), boot.encode(), b"%d" % sequence
     # digest("event", vehicle, boot, str(sequence)), written out: every event is checked by it.
-    data = b"%b%b%b%b%b%b%b" % (
-        _EVENT, len(car).to_bytes(4, "big"), car, len(start).to_bytes(4, "big"), start,
-        len(number).to_bytes(4, "big"), number,
-    )  # fmt: skip
-    return hashlib.sha256(data).hexdigest()[:32]
+    number = b"%d" % sequence
+    return hashlib.sha256(_drive(vehicle, boot) + _LENGTHS[len(number)] + number).hexdigest()[:32]
+
+
+@lru_cache(maxsize=16_384)
+def _drive(vehicle: str, boot: str) -> bytes:
+    return _prefixed("event") + _prefixed(vehicle) + _prefixed(boot)
 
 
 def digest(*parts: str) -> str:
     """sha256 over length-prefixed parts: ("ab", "c") and ("a", "bc") differ."""
-    encoded = [p.encode() for p in parts]
-    return sha256_hex(b"".join([b"%b%b" % (len(b).to_bytes(4, "big"), b) for b in encoded]))
+    return sha256_hex(b"".join(map(_prefixed, parts)))
+
+
+def _prefixed(part: str) -> bytes:
+    encoded = part.encode()
+    return _LENGTH(len(encoded)) + encoded
+
+
+_LENGTH = struct.Struct(">I").pack
+_LENGTHS = tuple(map(_LENGTH, range(64)))
 
 
 def job_fingerprint(clip_sha256s: Iterable[str], base_model: str, recipe: str, code: str) -> str:
@@ -37,4 +46,10 @@ def job_fingerprint(clip_sha256s: Iterable[str], base_model: str, recipe: str, c
 
 def bucket(salt: str, name: str) -> float:
     """A fixed pseudo-random place in [0, 1) for a name: who is a canary, who is sampled."""
-    return int(digest("bucket", salt, name)[:13], 16) / 16**13
+    return buckets(salt, [name])[0]
+
+
+def buckets(salt: str, names: Iterable[str]) -> list[float]:
+    """`bucket` of many: digest("bucket", salt, name), its first 52 bits."""
+    head = _prefixed("bucket") + _prefixed(salt)
+    return [int(hashlib.sha256(head + _prefixed(n)).hexdigest()[:13], 16) / 16**13 for n in names]

@@ -16,7 +16,7 @@ from streams.contracts.codec import Message, encode
 from streams.contracts.drive import ClipOffer, Scores, Trigger
 from streams.contracts.scenarios import Novelty, Scenario
 from streams.draw import Left, draw
-from streams.selection import RANDOM, Selection, SelectionConfig
+from streams.selection import HOUR_NS, RANDOM, Selection, SelectionConfig
 from streams.stage import Emit
 from streams.value import Weights, distinct, environment, value_all
 from tests.laws.stage_laws import (
@@ -77,7 +77,9 @@ def by_clip(messages: Sequence[Message]) -> dict[str, Scenario]:
 @settings(max_examples=30)
 @given(seeds, st.integers(0, 60), cuts, st.sampled_from(["curated", "random"]))
 def test_laws(seed: int, count: int, sizes: list[int], mode: str) -> None:
-    config = SelectionConfig(mode=mode, window_ns=7 * SECOND_NS, clips=5, candidates=12)
+    config = SelectionConfig(
+        mode, 7 * SECOND_NS, clips=5, candidates=12, vehicle_bytes=900_000, hour_bytes=4_000_000
+    )
     batches = [*in_batches([*candidates(seed, count), telemetry()], sizes), []]
     check_deterministic(Selection(config), Selection(config), batches, START)
     check_dump_and_load(Selection(config), batches, START)
@@ -129,7 +131,62 @@ def test_the_budget_is_used_where_caps_allow(seed: int, count: int, clips: int, 
     assert len(choose(config, candidates(seed, count))) == min(clips, len(known))
 
 
+budgets = st.one_of(st.none(), st.integers(0, 2_000_000))
+
+
+@settings(max_examples=60)
+@given(seeds, st.integers(0, 200), budgets, budgets, budgets, st.sampled_from(["curated", RANDOM]))
+def test_no_hour_exceeds_its_bytes(
+    seed: int, count: int, vehicle: int | None, region: int | None, fleet: int | None, mode: str
+) -> None:
+    """Of a vehicle, of a region, of the fleet; over windows that share an hour and windows that do not."""
+    config = SelectionConfig(
+        mode, HOUR_NS // 3, clips=12, vehicle_bytes=vehicle, region_bytes=region, hour_bytes=fleet, candidates=40
+    )
+    messages = candidates(seed, count)
+    known, stage = by_clip(messages), Selection(config)
+    state, asked = stage.initial(), Counter[tuple[int, str]]()
+    begin_ns = T0 // HOUR_NS * HOUR_NS
+    for number, batch in enumerate([*in_batches(messages, [25]), []]):
+        outcome = stage.step(state, batch, begin_ns + number * config.window_ns)
+        state = stage.load(stage.dump(outcome.state))
+        for r in requests(outcome.emits):
+            offer = known[r.clip_id].event.clip
+            hour = (r.requested_ns - config.window_ns) // HOUR_NS
+            asked.update({(hour, whose): offer.bytes for whose in (r.vehicle, r.region, "") if offer})
+            for budget, whose in ((vehicle, "its vehicle"), (region, "its region"), (fleet, "the fleet")):
+                assert (budget is not None) == (f"MB of {whose}" in r.reason)
+    for (_, whose), spent in asked.items():
+        budget = vehicle if whose.startswith("car") else region if whose else fleet
+        assert budget is None or spent <= budget
+
+
 @pytest.mark.parametrize("mode", ["curated", RANDOM])
+def test_an_hours_bytes_come_back_with_the_next(mode: str) -> None:
+    config = SelectionConfig(
+        mode, HOUR_NS // 2, clips=4, hour_bytes=200_000, environment_share=1.0, region_share=1.0
+    )
+    stage, begin_ns = Selection(config), T0 // HOUR_NS * HOUR_NS
+    state, told = stage.initial(), list[int]()
+    for number in range(6):
+        offers = [
+            scenario(
+                10 * number + i, f"car-{i}", kind=Trigger.SAMPLE, clip=ClipOffer(f"c-{number}-{i}", 0, 1, 100_000)
+            )
+            for i in range(4)
+        ]
+        outcome = stage.step(state, offers, begin_ns + number * config.window_ns)
+        state = outcome.state
+        told.append(len(requests(outcome.emits)))
+    assert told == [0, 2, 0, 2, 0, 2]
+
+
+def test_a_negative_budget_is_refused() -> None:
+    with pytest.raises(ValueError, match="region_bytes is -1"):
+        SelectionConfig(region_bytes=-1)
+
+
+@pytest.mark.parametrize("mode", ["curated", "random"])
 @pytest.mark.parametrize("size", [1_600_000, 1_400_000])
 def test_one_huge_offer_does_not_stop_the_draw(mode: str, size: int) -> None:
     """Neither one beyond the budget, nor one that would take nearly all of it."""
@@ -173,17 +230,28 @@ def test_each_sample_is_drawn_as_often_as_is_said() -> None:
     assert all(abs(c - expected) < 5 * expected**0.5 for c in times.values())
 
 
-@pytest.mark.parametrize("held", [5_000, 25])
-def test_weighting_back_by_probability_is_unbiased(held: int) -> None:
-    """Horvitz and Thompson: the weighted count of chosen clips estimates the count of all, by cell too."""
+@pytest.mark.parametrize(
+    ("held", "vehicle", "region"), [(5_000, None, None), (25, None, None), (40, 10**6, 2 * 10**6)]
+)
+def test_weighting_back_by_probability_is_unbiased(held: int, vehicle: int | None, region: int | None) -> None:
+    """Horvitz and Thompson: the weighted count of chosen clips estimates the count of all, by cell too. Budgets in
+    which each clip alone finds room leave each its chance, where none is sure."""
     config = SelectionConfig(
-        window_ns=WINDOW, clips=10, per_vehicle=6, candidates=held, duplicate_share=0.0, region_share=1.0
+        window_ns=WINDOW,
+        clips=10,
+        per_vehicle=6,
+        candidates=held,
+        duplicate_share=0.0,
+        region_share=1.0,
+        vehicle_bytes=vehicle,
+        region_bytes=region,
+        sure_share=0.7 if vehicle is None else 0.0,
     )
     messages = candidates(2, 60)
     everywhere: list[float] = []
     foggy: list[float] = []
     for window in range(400):
-        told = choose(config, messages, START + window * WINDOW)
+        told = choose(config, messages, START + window * (WINDOW if vehicle is None else HOUR_NS))
         everywhere.append(sum(1 / r.inclusion_probability for r in told))
         foggy.append(sum(1 / r.inclusion_probability for r in told if "fog" in r.cell))
     for found, cell in ((everywhere, ""), (foggy, "fog")):
@@ -266,15 +334,25 @@ def test_an_unknown_mode_and_empty_weights_are_refused() -> None:
         value_all([scenario(1)], Weights(0, 0, 0, 0))
 
 
-@given(seeds, st.integers(0, 60), st.integers(0, 12), st.integers(0, 3), st.integers(0, 5), st.integers(0, 9))
-def test_a_draw_keeps_every_cap(seed: int, count: int, number: int, each: int, cell: int, region: int) -> None:
+@given(
+    seeds, st.integers(0, 60), st.integers(0, 12), st.integers(0, 3), st.integers(0, 5), st.integers(0, 9), seeds
+)
+def test_a_draw_keeps_every_cap(
+    seed: int, count: int, number: int, each: int, cell: int, region: int, salt: int
+) -> None:
     known = value_all([m for m in candidates(seed, count) if isinstance(m, Scenario)], Weights())
     left = Left(
-        {c.vehicle: each for c in known}, {c.environment: cell for c in known}, {c.region: region for c in known}
+        {c.vehicle: each for c in known},
+        {c.environment: cell for c in known},
+        {c.region: region for c in known},
+        {"gb": salt % 7},
     )
-    lots = draw(known, number, str(seed), left)
+    lots = draw(known, number, str(salt), left)
     assert len(lots) <= number
     assert max(Counter(lot.candidate.vehicle for lot in lots).values(), default=0) <= each
     assert max(Counter(lot.candidate.environment for lot in lots).values(), default=0) <= cell
+    of_regions = Counter(lot.candidate.region for lot in lots)
     environments = len({c.environment for c in known})
-    assert max(Counter(lot.candidate.region for lot in lots).values(), default=0) <= region + environments
+    assert max(of_regions.values(), default=0) <= region + max(environments - 1, 0)
+    assert of_regions["gb"] <= salt % 7
+    assert all(0 < lot.probability <= 1 for lot in lots)
