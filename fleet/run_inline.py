@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fleet.role import Work, run_role, say, stop_on_signals
@@ -10,8 +11,9 @@ from fleet.streams import BadOption, RunOptions
 from registry.store import Store
 from streams.contracts.clock import SystemClock
 from streams.engines.inline import InlineEngine
-from streams.engines.now import record_time
+from streams.engines.now import Now, record_time
 from streams.engines.round import in_order
+from streams.topology import BY_STAGE
 from streams.transport.base import Retry
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 
@@ -41,7 +43,7 @@ def run(options: RunOptions) -> None:
                         group=options.group,
                         limit=limit,
                         by_partition=True,
-                        now=record_time if recorded else None,
+                        now=_recorded(options.stages) if recorded else None,
                     )
                 )
             try:
@@ -54,6 +56,12 @@ def run(options: RunOptions) -> None:
     say("streams", f"runs {', '.join(options.stages)} as group {options.group}, state in {state}; Ctrl-C ends it")
     kafka = KafkaConfig(options.kafka, prefix=options.prefix, options=settings)
     run_role("streams", kafka, begin, stop_on_signals(), options.idle_s)
+
+
+def _recorded(stages: Sequence[str]) -> Now:
+    """What records from outside say: a transport stamps what the engine itself writes with the machine's time."""
+    own = {topic for stage in stages for topic in BY_STAGE[stage].writes}
+    return lambda records, last_ns: record_time([r for r in records if r.topic not in own], last_ns)
 
 
 def _number(name: str, text: str) -> int:
