@@ -35,10 +35,12 @@ from streams.state import pack, unpack
 __all__ = [
     "EVERYWHERE",
     "Model",
+    "Models",
     "NoveltyConfig",
     "NoveltyStage",
     "NoveltyState",
     "cosine_distances",
+    "model_key",
     "unit_vectors",
 ]
 
@@ -186,7 +188,7 @@ class NoveltyStage:
         told: list[Novelty] = [_UNKNOWN] * len(scenarios)
         left = [row for row, s in enumerate(scenarios) if s.event.embedding]
         while left:
-            models = self._room_for(models, _key(scenarios[left[0]]))
+            models = self._room_for(models, model_key(scenarios[left[0]]))
             groups, left = self._stretch(models, scenarios, left)
             for key, rows in groups.items():
                 models[key], novelties = self._score_group(models.get(key, {}), [scenarios[r] for r in rows])
@@ -224,9 +226,9 @@ class NoveltyStage:
     ) -> tuple[dict[str, list[int]], list[int]]:
         """Rows by model, up to one that another version must be forgotten for: which one hangs on those before it.
         And the rows from there on."""
-        known, groups = {*models, _key(scenarios[rows[0]])}, dict[str, list[int]]()
+        known, groups = {*models, model_key(scenarios[rows[0]])}, dict[str, list[int]]()
         for number, row in enumerate(rows):
-            key = _key(scenarios[row])
+            key = model_key(scenarios[row])
             if key not in known and len(known) >= self.config.versions:
                 return groups, rows[number:]
             known.add(key)
@@ -458,7 +460,8 @@ def _rows(group: Sequence[Scenario]) -> _Rows:
     return _Rows(unit_vectors([s.event.embedding for s in group]), named, even(named), times_ns)
 
 
-def _key(scenario: Scenario) -> str:
+def model_key(scenario: Scenario) -> str:
+    """Under which of `Models` a scenario's embedding falls."""
     event = scenario.event
     return f"{event.embedding_version}/{len(event.embedding)}"
 
