@@ -4,7 +4,7 @@ project's own model sees them."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ class Mixture:
     which some jump in the middle (a new region); planted kinds are clusters beside common ones, a few events
     each."""
 
-    events: int = 320_000
+    events: int = 400_000
     common: int = 40
     planted: int = 25
     each: int = 24
@@ -77,7 +77,7 @@ class Mixture:
 class Drives:
     """How much is simulated."""
 
-    base: int = 500
+    base: int = 400
     """Drives through what the model was trained on."""
     rare: int = 3
     """Through each unseen condition."""
@@ -113,6 +113,39 @@ def mixture(seed: int, m: Mixture) -> Stream:
         # A classifier of the common kinds is uncertain where its best two are close.
         uncertainty=near[:, -2] - near[:, -1],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Fads:
+    """Kinds that come up at some time and are then sent by every vehicle: a new building site, a firmware's false
+    alarm."""
+
+    count: int = 12
+    each: int = 400
+    stretch: float = 0.125
+    """Part of the stream within which one comes and goes."""
+    spread: float = 0.35
+
+
+def with_fads(stream: Stream, seed: int, f: Fads) -> tuple[Stream, NDArray[np.int64]]:
+    """The stream with some of its common events made into fads, each of one cell; and [N] which, or COMMON."""
+    rng = np.random.default_rng([seed, f.count])
+    units, cells, fads = (
+        _unit(stream.embeddings.astype(np.float32)),
+        list(stream.cells),
+        np.full(len(stream), COMMON),
+    )
+    stretch = int(f.stretch * len(stream))
+    for number in range(f.count):
+        start = rng.integers(stretch, len(stream) - stretch)
+        rows = start + rng.choice(stretch, f.each, replace=False)
+        rows = rows[(stream.kinds[rows] == COMMON) & (fads[rows] == COMMON)]
+        centre = units[rows[0]] + _directions(rng, 1, units.shape[1])[0]
+        noise = rng.normal(size=(len(rows), units.shape[1])) / math.sqrt(units.shape[1])
+        units[rows], fads[rows] = centre + f.spread * noise, number
+        for row in rows.tolist():
+            cells[row] = stream.cells[rows[0]]
+    return replace(stream, embeddings=np.rint(_unit(units) * 127).astype(np.int8), cells=cells), fads
 
 
 def worlds(seed: int, model: Path, drives: Drives) -> Stream:

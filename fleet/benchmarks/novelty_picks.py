@@ -33,8 +33,8 @@ class Scored:
     novel: Chosen
     events_per_s: float
     """Per second of processor time in the stage."""
-    model_bytes: int
-    """The most that its prototypes, reservoirs and open blocks held."""
+    held_bytes: list[int]
+    """Of its prototypes, reservoirs and open blocks, after each batch."""
     state_bytes: int
     """The whole state at the end, with the ids of events that were seen."""
 
@@ -42,7 +42,7 @@ class Scored:
 def score(stream: Stream, config: NoveltyConfig, warm: int = 0) -> Scored:
     """Run the stage over a stream, BATCH events at a time; its speed is that after `warm` events."""
     stage = NoveltyStage(config)
-    state, seconds, most = stage.initial(), 0.0, 0
+    state, seconds, held = stage.initial(), 0.0, list[int]()
     told: list[Novelty] = []
     for number, batch in enumerate(batches(stream)):
         begun = time.process_time()
@@ -50,11 +50,11 @@ def score(stream: Stream, config: NoveltyConfig, warm: int = 0) -> Scored:
         if number * BATCH >= warm:
             seconds += time.process_time() - begun
         state = outcome.state
-        most = max(most, held_bytes(state))
+        held.append(held_bytes(state))
         told += [e.message.novelty for e in outcome.emits if isinstance(e.message, Scenario)]
     p_values, novel = np.array([t.p_value for t in told]), np.array([t.novel for t in told])
     timed = len(stream) - min(-(-warm // BATCH) * BATCH, len(stream))
-    return Scored(p_values, novel, timed / max(seconds, 1e-9), most, len(stage.dump(state)))
+    return Scored(p_values, novel, timed / max(seconds, 1e-9), held, len(stage.dump(state)))
 
 
 def batches(stream: Stream) -> Iterator[list[Scenario]]:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fleet.benchmarks.novelty import COUNTS, DRIFTS, LEVELS, assess, contest
-from fleet.benchmarks.novelty_data import COMMON, Mixture, mixture
+from fleet.benchmarks.novelty_data import COMMON, Fads, Mixture, mixture, with_fads
 from fleet.benchmarks.novelty_picks import by_windows, k_center, within
+from fleet.benchmarks.novelty_sharing import ALONE, APART, ARMS, EVERYTHING, POOLED, sharing
 
 SMALL = Mixture(events=3000, planted=4, each=10)
 
@@ -60,6 +61,25 @@ def test_a_contest_finds_planted_events_within_the_budget() -> None:
     assert 0 < row["memory_bytes"]["novelty"] < row["state_bytes"]
 
 
+def test_fads_are_common_events_made_alike() -> None:
+    stream, fads = with_fads(mixture(3, SMALL), 3, Fads(2, 60))
+    assert (np.bincount(fads[fads >= 0]) > 50).all() and (stream.kinds[fads >= 0] == COMMON).all()
+    units = stream.embeddings / np.linalg.norm(stream.embeddings.astype(float), axis=1, keepdims=True)
+    for fad in range(2):
+        rows = fads == fad
+        assert (units[rows] @ units[rows].T).min() > 0.7 > (units[rows] @ units[~rows].T).mean() + 0.3
+        assert len({c for c, there in zip(stream.cells, rows, strict=True) if there}) == 1
+
+
+def test_what_is_pooled_is_uploaded_less_often_than_what_is_judged_apart() -> None:
+    stream, fads = with_fads(mixture(3, Mixture(events=12_000, planted=6, each=10)), 3, Fads(4, 200))
+    rows = sharing(stream, fads, 3, 0.05, 2000)
+    assert set(rows) == set(ARMS) and all(0 < r["recall"] <= 1 for r in rows.values())
+    assert rows[EVERYTHING]["of_a_fad"] < rows[POOLED]["of_a_fad"] < rows[APART]["of_a_fad"]
+    assert rows[ALONE]["of_a_fad"] < rows[APART]["of_a_fad"]
+    assert rows[POOLED]["recall"] > rows[APART]["recall"]
+
+
 def row(recall: float = 0.8, memory: float = 0.009, alarm: float = 1.0) -> dict[str, object]:
     data = {
         "events": 1000,
@@ -67,9 +87,13 @@ def row(recall: float = 0.8, memory: float = 0.009, alarm: float = 1.0) -> dict[
         "kinds_found": dict.fromkeys(("novelty", "k-center", "uncertainty", "uniform"), 1.0),
         "memory_bytes": {"novelty": 10, "k-center": 1000},
         "memory_share": memory,
+        "memory_growth": {"1000": {"novelty": 10, "k-center": 1000}},
+        "state_bytes": 20,
     }
     alarms = {drift: {f"{a:g}": a * (alarm if drift == "abrupt" else 1) for a in LEVELS} for drift in DRIFTS}
-    return {"mixture": data, "worlds": data, "false_alarms": alarms, "speed": {str(n): 1e5 for n in COUNTS}}
+    shared = {arm: {"recall": 0.8, "of_a_fad": 9.0, "bytes_on_fads": 0.1} for arm in ARMS}
+    speeds = {str(n): 1e5 for n in COUNTS}
+    return {"mixture": data, "worlds": data, "sharing": shared, "false_alarms": alarms, "speed": speeds}
 
 
 @pytest.mark.parametrize(
