@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.agent.campaigns import Campaigns
+from edge.agent.frame import Frame
 from edge.agent.main import Agent, AgentConfig
 from edge.agent.spool import Spool
 from edge.agent.triggers import Sampling
@@ -111,14 +113,23 @@ class VirtualFleet:
         there are not as many scenes as vehicles."""
         self._start(scenes)
         start_ns, steps = clock.now_ns(), round(seconds / PLAN_PERIOD_S)
-        with World(scenes, THREE_CAMERAS) as world:
+        # The agents keep an instant while the next one is drawn: drawing leaves the interpreter to them.
+        with World(scenes, THREE_CAMERAS) as world, ThreadPoolExecutor(1) as aside:
             supervised, causes = Supervised(world), dict[int, str]()
+            kept = aside.submit(list[Message])
             for step in range(steps):
-                causes = self._step(world, supervised, causes, start_ns, step, send, clock.now_ns())
-                clock.advance(PERIOD_NS)
-                if step % EXCHANGE_STEPS == 0:
+                observation = world.observe()
+                plan, driven = self._plan(observation)
+                latency_ms = self._latency_ms(observation) if step % 25 == 0 else None
+                self._send(send, kept.result(), clock.now_ns())
+                if step % EXCHANGE_STEPS == 1:
                     exchange()
+                frames = self._frames(world, supervised, observation, plan, driven, causes, start_ns, latency_ms)
+                causes = self._act(world, supervised, plan, driven)
+                kept = aside.submit(self._keep, frames)
+                clock.advance(PERIOD_NS)
                 progress(step + 1, steps)
+            self._send(send, kept.result(), clock.now_ns())
         self._send(send, [m for v in self.vehicles for m in _agent(v).end_drive(clock.now_ns())], clock.now_ns())
         exchange()
 
@@ -175,23 +186,24 @@ class VirtualFleet:
             telemetry_s=5.0,
         )
 
-    def _step(
+    def _keep(self, frames: Sequence[Frame]) -> list[Message]:
+        """Each agent takes its frame; what they have to say."""
+        pairs = zip(self.vehicles, frames, strict=True)
+        return [m for vehicle, frame in pairs for m in _agent(vehicle).observe(frame)]
+
+    def _frames(
         self,
         world: World,
         supervised: Supervised,
+        observation: Observation,
+        plan: Plan | None,
+        driven: NDArray[np.bool_],
         causes: dict[int, str],
         start_ns: int,
-        step: int,
-        send: Send,
-        now_ns: int,
-    ) -> dict[int, str]:
-        """One instant of all vehicles; the takeovers in it."""
-        observation = world.observe()
-        plan, driven = self._plan(observation)
-        latency_ms = self._latency_ms(observation) if step % 25 == 0 else None
-        trajectory = world.expert().trajectory if plan is None else plan.best
-        trajectory = np.where(driven[:, None, None], trajectory, world.expert().trajectory)
-        frames = world_frames(
+        latency_ms: float | None,
+    ) -> list[Frame]:
+        """What each vehicle notes of this instant, before it acts."""
+        return world_frames(
             world,
             observation,
             plan,
@@ -204,11 +216,14 @@ class VirtualFleet:
             latency_ms=latency_ms,
             watts=max((v.driver.watts for v in self.vehicles if v.driver), default=None),
         )
+
+    def _act(
+        self, world: World, supervised: Supervised, plan: Plan | None, driven: NDArray[np.bool_]
+    ) -> dict[int, str]:
+        """Drive on; the takeovers that it brings. A vehicle without a release is driven by its person."""
+        expert = world.expert().trajectory
+        trajectory = expert if plan is None else np.where(driven[:, None, None], plan.best, expert)
         outcome = supervised.step(trajectory.astype(np.float32))
-        messages = [
-            m for vehicle, frame in zip(self.vehicles, frames, strict=True) for m in _agent(vehicle).observe(frame)
-        ]
-        self._send(send, messages, now_ns)
         return {d.vehicle: d.cause for d in outcome.disengagements}
 
     def _plan(self, observation: Observation) -> tuple[Plan | None, NDArray[np.bool_]]:
