@@ -125,16 +125,15 @@ class Dedup:
         new = state.fresh({e.event_id: e for e in events})
         if len(new) == len(events):
             # The usual batch: nothing came twice.
-            sums = {e.event_id: content_checksum(e) for e in events}
-            return Outcome(state.remember(sums, now_ns), tuple(Emit("events.fresh", e) for e in events))
+            sums = dict(zip(new, checksums(events), strict=True))
+            return Outcome(state.remember(sums, now_ns), tuple([Emit("events.fresh", e) for e in events]))
         return self._some_again(state, events, now_ns)
 
     def _some_again(self, state: Seen, events: Sequence[TriggerEvent], now_ns: int) -> Outcome[Seen]:
         new: dict[str, int] = {}
         emits: list[Emit] = []
         refused: list[Refused] = []
-        for event in events:
-            checksum = content_checksum(event)
+        for event, checksum in zip(events, checksums(events), strict=True):
             known = new.get(event.event_id, state.checksum(event.event_id))
             if known is None:
                 new[event.event_id] = checksum
@@ -156,6 +155,10 @@ class Dedup:
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
-def content_checksum(message: Message) -> int:
-    """CRC-32 of the message: tells an honest re-send from a changed one; it is no defence against forgery."""
-    return zlib.crc32(_encoder.encode(message))
+def checksums(messages: Sequence[Message]) -> list[int]:
+    """CRC-32 of each: tells an honest re-send from a changed one; it is no defence against forgery."""
+    buffer, found = bytearray(4096), list[int]()
+    for message in messages:
+        _encoder.encode_into(message, buffer)
+        found.append(zlib.crc32(buffer))
+    return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
 from typing import Union
 
 import msgspec
@@ -13,7 +15,7 @@ from streams.contracts.campaigns import Campaign, CampaignReport
 from streams.contracts.clips import ArchivedClip, ClipChunk, ClipRequest, LostClip
 from streams.contracts.dead_letter import DeadLetter
 from streams.contracts.drive import Telemetry, TriggerEvent
-from streams.contracts.ids import digest, event_id, sha256_hex
+from streams.contracts.ids import digest, event_id
 from streams.contracts.jobs import JobFinished, JobRequested, JobStarted
 from streams.contracts.releases import Rollout
 from streams.contracts.scenarios import Scenario
@@ -79,7 +81,7 @@ class Rejected(ValueError):
 _MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
 _VERSION, _CONTENT = ("ce_specversion", b"1.0"), ("content-type", b"application/json")
 _NAMES: dict[type, str] = {t: name for name, t in MESSAGES.items()}
-_NAMED_BY_CONTENT = frozenset(_NAMES[t] for t in _NAMES if t not in {TriggerEvent, Telemetry, ClipChunk})
+_NAMED_BY_CONTENT = frozenset(_NAMES) - {TriggerEvent, Telemetry, ClipChunk}
 
 
 class _Nothing(msgspec.Struct, tag="fleetwheel.nothing", tag_field="type"):
@@ -95,19 +97,27 @@ _decoders = {name: msgspec.json.Decoder(t) for name, t in MESSAGES.items()}
 
 def encode(message: Message, source: str = "fleetwheel") -> tuple[Headers, bytes]:
     """Headers (ce_*) and JSON value of a message. Raises Rejected for a value no reader would take."""
-    value = _encoder.encode(message)
-    name = type_of(message)
-    if len(value) > MAX_RECORD_BYTES:
-        _check_size(name, value)
-    headers = (
-        _VERSION,
-        ("ce_type", name.encode()),
-        ("ce_source", source.encode()),
-        ("ce_id", _id_of(message, name, value).encode()),
-        ("ce_time", _rfc3339(time_of(message))),
-        _CONTENT,
-    )
-    return headers, value
+    return encode_many([message], source)[0]
+
+
+def encode_many(messages: Sequence[Message], source: str = "fleetwheel") -> list[tuple[Headers, bytes]]:
+    """`encode` of many; what is the same for all of a type is made once."""
+    heads: dict[type, tuple[str, bytes, tuple[str, bytes]]] = {}
+    from_ = ("ce_source", source.encode())
+    found: list[tuple[Headers, bytes]] = []
+    for message in messages:
+        kind = type(message)
+        if kind not in heads:
+            name = _NAMES[kind]
+            heads[kind] = name, _content_head(name), ("ce_type", name.encode())
+        name, head, type_ = heads[kind]
+        value = _encoder.encode(message)
+        if len(value) > MAX_RECORD_BYTES:
+            _check_size(name, value)
+        named = _content_id(head, value) if kind in _NAMED_BY_CONTENT else message_id(message).encode()
+        time = ("ce_time", _rfc3339(time_of(message)))
+        found.append(((_VERSION, type_, from_, ("ce_id", named), time, _CONTENT), value))
+    return found
 
 
 def decode(headers: Headers, value: bytes, now_ns: int) -> Message:
@@ -126,12 +136,14 @@ def decode_many(types: tuple[type[Message], ...], values: Sequence[bytes], now_n
     """The messages of records of a topic that carries these types. A record is what the `type` in its JSON says;
     `ce_type` repeats it for routers. None for what is not sound: `decode` says why."""
     decoder = _decoder(types)
+    decode_one = decoder.decode
     try:
-        found: list[Message | None] = [decoder.decode(v) for v in values]
+        found: list[Message | None] = [decode_one(v) for v in values]
     except _MALFORMED:
         found = [_or_none(decoder, v) for v in values]
+    oldest, newest = now_ns - STALE_NS, now_ns + FUTURE_NS
     return [
-        m if m is not None and not isinstance(m, _Nothing) and _sound(m, len(v), now_ns) else None
+        m if _is_event(m, len(v), oldest, newest) or _sound(m, len(v), now_ns) else None
         for m, v in zip(found, values, strict=True)
     ]
 
@@ -149,7 +161,19 @@ def _or_none(decoder: msgspec.json.Decoder[Message], value: bytes) -> Message | 
         return None
 
 
-def _sound(message: Message, size: int, now_ns: int) -> bool:
+def _is_event(m: Message | None, size: int, oldest_ns: int, newest_ns: int) -> bool:
+    """Whether it is a sound event, told in one look: nearly all that comes is."""
+    return (
+        type(m) is TriggerEvent
+        and oldest_ns <= m.time_ns <= newest_ns
+        and size <= MAX_RECORD_BYTES
+        and m.event_id == event_id(m.vehicle, m.boot, m.sequence)
+    )
+
+
+def _sound(message: Message | None, size: int, now_ns: int) -> bool:
+    if message is None or isinstance(message, _Nothing):
+        return False
     try:
         if size > MAX_RECORD_BYTES:
             return isinstance(message, DeadLetter) and size <= MAX_DEAD_LETTER_BYTES
@@ -179,20 +203,17 @@ def message_id(message: Message) -> str:
         return message.event_id
     if isinstance(message, ClipChunk):
         return digest("chunk", message.clip_sha256, str(message.index))[:32]
-    return _content_id(type_of(message), _encoder.encode(message))
+    return _content_id(_content_head(type_of(message)), _encoder.encode(message)).decode()
 
 
-def _id_of(message: Message, name: str, value: bytes) -> str:
-    """message_id, where the encoded message is at hand."""
-    if name in _NAMED_BY_CONTENT:
-        return _content_id(name, value)
-    return message_id(message)
-
-
-def _content_id(name: str, value: bytes) -> str:
+def _content_head(name: str) -> bytes:
     kind = name.encode()
-    data = b"%b%b%b%b" % (len(kind).to_bytes(4, "big"), kind, len(value).to_bytes(4, "big"), value)
-    return sha256_hex(data)[:32]
+    return len(kind).to_bytes(4, "big") + kind
+
+
+def _content_id(head: bytes, value: bytes) -> bytes:
+    """digest(name of the type, value), its first half."""
+    return hexlify(sha256(head + len(value).to_bytes(4, "big") + value).digest()[:16])
 
 
 def _declared_type(headers: Headers) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from streams.contracts.codec import Headers, Message, Rejected, decode, decode_many, encode
+from streams.contracts.codec import Headers, Message, Rejected, decode, decode_many, encode, encode_many
 from streams.stage import AnyStage, Content, Emit, Refused
 from streams.topics import BY_NAME, DEAD_LETTER, keys_of
 from streams.topology import BY_STAGE, TOPOLOGY, Scope
@@ -102,7 +102,7 @@ class Round:
         out: list[Outgoing] = []
         for topic, source, messages in self._out:
             keys = keys_of(BY_NAME[topic], messages)
-            out += [(topic, key, *encode(m, source)) for key, m in zip(keys, messages, strict=True)]
+            out += [(topic, key, *told) for key, told in zip(keys, encode_many(messages, source), strict=True)]
         for record, reason, detail in self._dead:
             headers, value = encode_letter(record, reason, detail, self.now_ns)
             out.append((DEAD_LETTER, record.topic.encode(), headers, value))
@@ -124,10 +124,8 @@ class Round:
     def _take(self, stage: str, emits: Sequence[Emit], refused: Sequence[Refused]) -> None:
         """Edges stay in the process, topics go out."""
         allowed = BY_STAGE[stage].writes
-        streams: dict[str, list[Message]] = {}
-        for emit in emits:
-            streams.setdefault(emit.stream, []).append(emit.message)
-        for stream, messages in streams.items():
+        for stream in dict.fromkeys([e.stream for e in emits]):
+            messages = [e.message for e in emits if e.stream == stream]
             if stream not in allowed:
                 raise ValueError(f"{stage} writes {allowed}, not {stream!r}")
             if stream in BY_NAME:
