@@ -226,7 +226,10 @@ class NoveltyStage:
     ) -> tuple[dict[str, list[int]], list[int]]:
         """Rows by model, up to one that another version must be forgotten for: which one hangs on those before it.
         And the rows from there on."""
-        known, groups = {*models, model_key(scenarios[rows[0]])}, dict[str, list[int]]()
+        first = model_key(scenarios[rows[0]])
+        if len({(scenarios[r].event.embedding_version, len(scenarios[r].event.embedding)) for r in rows}) == 1:
+            return {first: rows}, []
+        known, groups = {*models, first}, dict[str, list[int]]()
         for number, row in enumerate(rows):
             key = model_key(scenarios[row])
             if key not in known and len(known) >= self.config.versions:
