@@ -39,7 +39,7 @@ def descending(threads: int) -> Iterator[Descent]:
             def descend(loss: Loss, batch: Samples, parameters: Sequence[Tensor]) -> float:
                 parts = list(pool.map(lambda p: _part(loss, p, len(batch), parameters), parted(batch)))
                 for parameter, *gradients in zip(parameters, *(g for _, g in parts), strict=True):
-                    parameter.grad = _sum(gradients)
+                    parameter.grad = _sum(parameter, gradients)
                 return sum(value for value, _ in parts)
 
             yield descend
@@ -59,6 +59,7 @@ def _part(loss: Loss, part: Samples, whole: int, parameters: Sequence[Tensor]) -
     return float(value.detach()), torch.autograd.grad(value, parameters, allow_unused=True)
 
 
-def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
+def _sum(parameter: Tensor, gradients: Sequence[Tensor | None]) -> Tensor | None:
+    """Laid out as the parameter is: fused optimisers read both side by side and do not look at strides."""
     known = [g for g in gradients if g is not None]
-    return functools.reduce(torch.add, known) if known else None
+    return functools.reduce(Tensor.add_, known, torch.zeros_like(parameter)) if known else None

@@ -85,6 +85,7 @@ def test_parts_add_up_to_the_batch(count: int) -> None:
         assert descend(loss, batch, parameters) == pytest.approx(float(loss(batch).detach()), rel=1e-5)
     for parameter, gradient in zip(parameters, whole, strict=True):
         assert parameter.grad is not None
+        assert parameter.grad.stride() == parameter.stride()
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-6)
 
 
