@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup demo test lint format kafka flink peers lock golden dashboards services compose clean
+.PHONY: help setup demo test chaos lint format kafka flink peers lock golden dashboards services compose clean
 help:           ## This list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -28,6 +28,9 @@ demo: setup     ## Turn the wheel twice on this machine, no server; report in ru
 
 test: setup     ## All tests, in two processes; starts a real Apache Kafka where Java and Maven are
 	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-branch --cov-report=term --cov-fail-under=95
+
+chaos: setup    ## Everything dies, again and again; prints trials, kills and losses (some 15 minutes)
+	$(BIN)/fleet benchmark chaos
 
 lint: setup     ## ruff, mypy --strict, import rules, sizes
 	$(BIN)/ruff check .

@@ -37,8 +37,13 @@ ALLOWED: dict[str, set[str]] = {
 CONFINED: dict[str, tuple[str, ...]] = {
     "faust": ("streams.engines",),
     "pyflink": ("streams.engines",),
-    # The stream benchmark times the broker's own records.
-    "confluent_kafka": ("streams.engines", "streams.transport", "fleet.benchmarks.streams_load"),
+    # The stream benchmark times the broker's own records; chaos feeds and listens while engines die.
+    "confluent_kafka": (
+        "streams.engines",
+        "streams.transport",
+        "fleet.benchmarks.streams_load",
+        "fleet.benchmarks.chaos_wire",
+    ),
     "mlflow": ("registry.models", "jobs.launchers"),
     "fsspec": ("registry.backends", "registry.store"),
     "s3fs": ("registry.backends",),

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from fleet.benchmarks.chaos import measure as measure_chaos
 from fleet.benchmarks.flywheel import measure as measure_flywheel
 from fleet.benchmarks.novelty import measure as measure_novelty
 from fleet.benchmarks.result import Measured
@@ -28,6 +29,7 @@ Benchmark = Callable[[list[int], Path, bool], Measured]
 """(seeds, scratch folder, quick) -> Measured. Shows its progress on stderr."""
 
 CATALOG: dict[str, Benchmark] = {
+    "chaos": measure_chaos,
     "flywheel": measure_flywheel,
     "novelty": measure_novelty,
     "streams": measure_streams,
