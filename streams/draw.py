@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,13 +59,12 @@ def draw(candidates: Sequence[Candidate], number: int, salt: str, left: Left | N
         return []
     kept = [Lot(c, 1.0, "") for c in candidates]
     if left:
-        kept = _thin(kept, f"thin/{salt}", left.vehicles, lambda c: c.vehicle, "vehicle")
+        kept = _thin(kept, f"thin/{salt}", left.vehicles, attrgetter("vehicle"), "vehicle")
         kept, left = _within_surely(kept, left, salt)
     chances = _proportional(np.array([lot.candidate.density for lot in kept], np.float64), number)
     if left:
         chances = _within(kept, chances, number, left)
-    places = buckets(f"order/{salt}", (lot.candidate.name for lot in kept))
-    order = sorted(range(len(kept)), key=lambda i: _place(kept[i].candidate, places[i]))
+    order = _line([lot.candidate for lot in kept], salt)
     widths = [int(chances[i] * _ONE) for i in order]
     marks = _systematic(widths, int(bucket("start", salt) * _ONE))
     return [_lot(kept[i], w / _ONE) for i, w, hit in zip(order, widths, marks, strict=True) if hit]
@@ -74,8 +74,19 @@ _ONE = 1 << 40
 """Probability 1 in whole numbers, so that sums are exact."""
 
 
-def _place(candidate: Candidate, place: float) -> tuple[str, str, float, str]:
-    return candidate.environment, candidate.region, place, candidate.name
+def _line(candidates: Sequence[Candidate], salt: str) -> list[int]:
+    """Rows by environment, then region, then the hash of their name."""
+    places = buckets(f"order/{salt}", (c.name for c in candidates))
+    environments = _ranked([c.environment for c in candidates])
+    regions = _ranked([c.region for c in candidates])
+    rows: list[int] = np.lexsort((places, regions, environments)).tolist()
+    return rows
+
+
+def _ranked(names: Sequence[str]) -> list[int]:
+    """Each name's place among all of them."""
+    ranks = {name: rank for rank, name in enumerate(sorted(set(names)))}
+    return [ranks[name] for name in names]
 
 
 def _lot(lot: Lot, chance: float) -> Lot:
@@ -88,13 +99,14 @@ def _thin(
 ) -> list[Lot]:
     """At most as many of each group as it has left, by the order of their hashes; groups that are not named keep
     all."""
-    groups: dict[str, list[Lot]] = {}
-    for lot in lots:
-        groups.setdefault(of(lot.candidate), []).append(lot)
-    kept: list[Lot] = []
-    for group, mine in sorted(groups.items()):
-        room = max(left.get(group, len(mine)), 0)
-        kept += mine if len(mine) <= room else _some(mine, room, salt, what)
+    groups = [of(lot.candidate) for lot in lots]
+    many = {g for g, number in Counter(groups).items() if number > left.get(g, number)}
+    if not many:
+        return list(lots)
+    kept = [lot for g, lot in zip(groups, lots, strict=True) if g not in many]
+    for group in sorted(many):
+        mine = [lot for g, lot in zip(groups, lots, strict=True) if g == group]
+        kept += _some(mine, max(left[group], 0), salt, what)
     return kept
 
 
@@ -109,12 +121,14 @@ def _some(lots: Sequence[Lot], room: int, salt: str, what: str) -> list[Lot]:
 
 def _within_surely(lots: list[Lot], left: Left, salt: str) -> tuple[list[Lot], Left]:
     """Lots and caps with which no region can exceed what it surely may."""
+    if not left.surely:
+        return lots, left
     environments: dict[str, set[str]] = {}
     for lot in lots:
         environments.setdefault(lot.candidate.region, set()).add(lot.candidate.environment)
     expected = {r: most - len(environments.get(r, ())) + 1 for r, most in left.surely.items()}
     few = {r: most for r, most in left.surely.items() if expected[r] < 1}
-    lots = _thin(lots, f"thin-region/{salt}", few, lambda c: c.region, "region")
+    lots = _thin(lots, f"thin-region/{salt}", few, attrgetter("region"), "region")
     capped = {r: min(n, expected[r]) if r in expected and r not in few else n for r, n in left.regions.items()}
     return lots, replace(left, regions=capped)
 
