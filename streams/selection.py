@@ -5,8 +5,8 @@ by systematic sampling with probability proportional to value (Madow 1949), star
 that each clip's inclusion probability is known and fleet statistics can be weighted back (Horvitz and Thompson
 1952).
 
-Bytes are bounded by window, and on request by hour for each vehicle, each region and the fleet. What is drawn keeps
-these bounds whatever the lot is: no more is drawn than would fit if it were the largest.
+Bytes are bounded by window, and on request by hour for each vehicle, each region and the fleet. What is drawn
+keeps these bounds whatever the lot is: no more is drawn than would fit if it were the largest.
 """
 
 from __future__ import annotations
