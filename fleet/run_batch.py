@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
@@ -10,39 +9,58 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
+from fleet.role import WAITS_S, stop_on_signals
 from fleet.stages import make_stages
 from fleet.streams import BadOption, RunOptions
+from registry.errors import Retry as StoreRetry
 from registry.store import Store
 from streams.contracts.clock import SystemClock
 from streams.engines.batch.engine import BatchConfig, BatchEngine
 from streams.engines.now import clock_time, record_time
-from streams.transport.base import Retry
+from streams.transport.base import ConnectionFailed, Retry
 from streams.transport.kafka import KafkaConfig
 
 _TUNING = {f.name: f for f in fields(BatchConfig) if f.name in ("limit", "snapshot_s", "snapshot_records")}
-_WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 _SIGN_OF_LIFE_S = 10.0
 
 
 def run(options: RunOptions) -> None:
-    """Until SIGINT or SIGTERM, or until nothing comes any more. Raises what asks for a person: UnknownStage,
-    NotTogether, ConnectionFailed, Fenced, StateUnreadable, BadOption."""
-    stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
-    failures = 0
-    while not stop.is_set():
-        engine = _engine(options)
+    """Until SIGINT or SIGTERM, or until nothing comes any more; a broker or a store that is away for a while is
+    waited for. Raises what asks for a person: UnknownStage, NotTogether, ConnectionFailed where the broker cannot
+    be reached at the start, Fenced, StateUnreadable, BadOption."""
+    stop = stop_on_signals()
+    failures, engine = 0, _engine(options)
+    while True:
         try:
             _work(engine, stop, options)
             return
-        except (Retry, OSError) as error:
+        except (Retry, StoreRetry, OSError) as error:
             failures = 0 if engine.taken else failures + 1
-            wait_s = _WAITS_S[min(failures, len(_WAITS_S) - 1)]
-            _say(f"{error}; goes on from the last commit in {wait_s:g} s")
+            _wait(error, failures, stop)
         finally:
             engine.close()
-        stop.wait(wait_s)
+        following = _when_it_answers(options, stop)
+        if following is None:
+            return
+        engine = following
+
+
+def _when_it_answers(options: RunOptions, stop: threading.Event) -> BatchEngine | None:
+    """A new engine, whenever the broker is there again; None where it is to stop."""
+    failures = 0
+    while not stop.is_set():
+        try:
+            return _engine(options)
+        except (Retry, ConnectionFailed) as error:
+            _wait(error, failures, stop)
+            failures += 1
+    return None
+
+
+def _wait(error: Exception, failures: int, stop: threading.Event) -> None:
+    wait_s = WAITS_S[min(failures, len(WAITS_S) - 1)]
+    _say(f"{error}; goes on from the last commit in {wait_s:g} s")
+    stop.wait(wait_s)
 
 
 def _engine(options: RunOptions) -> BatchEngine:
