@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -200,11 +201,20 @@ def stamp() -> str:
     return f"pom-{hashlib.sha256(POM.read_bytes()).hexdigest()[:16]}"
 
 
+_PORTS = range(15_000, 32_768)
+"""Below those that systems give to outgoing connections: one of them could take a port before its server does."""
+
+
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A port on 127.0.0.1 that nobody listens on now, taken by chance."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def port_answers(port: int) -> bool:
