@@ -10,7 +10,10 @@ from streams.contracts.clock import SECOND_NS, VirtualClock
 from streams.contracts.codec import encode
 from streams.contracts.drive import TriggerEvent
 from streams.dedup import Dedup
+from streams.engines.batch import engine as engine_module
 from streams.engines.batch.changelog import CHUNK_BYTES, Past, Row, Step, read_rows, snapshot_rows, step_row
+from streams.engines.batch.client import Commit
+from streams.engines.batch.engine import BatchConfig, BatchEngine
 from streams.engines.batch.unit import Batch, Flow, Taken, Unit, starts
 from streams.engines.inline import InlineEngine
 from streams.engines.round import Outgoing
@@ -19,7 +22,8 @@ from streams.selection import Selection, SelectionConfig
 from streams.stage import AnyStage
 from streams.state import StateUnreadable
 from streams.tagging import Tagging
-from streams.transport.base import Record
+from streams.transport.base import Position, Record, Retry
+from streams.transport.kafka import KafkaConfig
 from streams.transport.memory import MemoryTransport, partition_of
 from streams.transport.messages import send
 from tests.contract.transport import read_all
@@ -180,3 +184,86 @@ def test_only_what_every_writer_of_is_here_is_fused() -> None:
     assert Flow.of(stages()).fused == {"fleet.scenarios"}
     assert Flow.of(stages()[:3]).fused == frozenset()
     assert Flow.of(stages()[3:]).fused == frozenset()
+
+
+class Broker:
+    """In a client's place: gives a batch a time, and refuses the first commit."""
+
+    group = "g"
+
+    def __init__(self, *_: object) -> None:
+        self.consumer = self
+        self.given = batches(records(events(40)), 10)
+        self.commits: list[Commit] = []
+        self.refusals = 1
+
+    def places(self) -> list[Position]:
+        return [("fleet.events", p) for p in range(8)]
+
+    def take(self, _limit: int, _timeout_s: float) -> Batch:
+        return self.given.pop(0)
+
+    def commit(self, commit: Commit, _group: object) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise Retry("Specified group generation id is not valid")
+        self.commits.append(commit)
+
+    def committed(self, _places: Sequence[Position]) -> dict[Position, tuple[int, int | None]]:
+        return {}
+
+    def rows(self, _partition: int, _since: int | None) -> list[Row]:
+        return []
+
+    def replay(self, _past: Past) -> list[tuple[int, Batch]]:
+        return []
+
+    def end_of_changelog(self, _partition: int) -> int:
+        return 0
+
+    def consumer_group_metadata(self) -> object:
+        return None
+
+    def assign(self, _places: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> BatchEngine:
+    monkeypatch.setattr(engine_module, "Client", Broker)
+    return BatchEngine(BatchConfig(KafkaConfig("h:1"), "g"), stages(), lambda _, last_ns: max(last_ns, START))
+
+
+def test_after_a_commit_that_failed_nothing_is_kept(engine: BatchEngine) -> None:
+    """The states went on with the next batch meanwhile: a snapshot of them would step over what was not told."""
+    engine.step()
+    with pytest.raises(Retry):
+        engine.step()
+    engine.close()
+    assert isinstance(engine._client, Broker) and engine._client.commits == []
+
+
+def test_after_a_step_that_failed_nothing_is_kept(engine: BatchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several units one may have accepted what the other could not."""
+    assert isinstance(engine._client, Broker)
+    engine._client.refusals = 0
+    engine.step()
+
+    def full(_contents: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(engine, "_store", full)
+    with pytest.raises(OSError, match="No space"):
+        engine.step()
+    engine.close()
+    assert len(engine._client.commits) == 1
+
+
+def test_who_ends_in_order_keeps_a_snapshot(engine: BatchEngine) -> None:
+    assert isinstance(engine._client, Broker)
+    engine._client.refusals = 0
+    engine.step()
+    engine.close()
+    assert [bool(c.outgoing) for c in engine._client.commits] == [True, False]
+    assert any(key == b"head" for _, (key, _) in engine._client.commits[1].rows)

@@ -103,7 +103,14 @@ class BatchEngine:
     def step(self, timeout_s: float = 0.1) -> int:
         """Take what is there, at most the limit; the number of records. What it came to is committed while the
         next batch is being worked on, in order. Raises Retry, Fenced and other TransportErrors, and what the sink
-        raises."""
+        raises; then close, and make a new engine."""
+        try:
+            return self._step(timeout_s)
+        except BaseException:
+            self._units.clear()  # they may be ahead of the last commit: nothing of them may be kept
+            raise
+
+    def _step(self, timeout_s: float) -> int:
         batch = self._client.take(self.config.limit, timeout_s)
         self._raise()
         outgoing: list[tuple[int, list[Outgoing]]] = []
@@ -243,8 +250,12 @@ class BatchEngine:
     def _settle(self) -> None:
         """Wait for the commit that is under way. Raises what it raised."""
         pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        try:
+            if pending is not None:
+                pending.result()
+        except BaseException:
+            self._units.clear()  # they are ahead of the last commit
+            raise
 
     def _store(self, contents: Sequence[Content]) -> None:
         for content in contents:
