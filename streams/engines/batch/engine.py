@@ -24,6 +24,7 @@ from streams.engines.batch.unit import Batch, Done, Flow, Taken, Unit, starts
 from streams.engines.inline import ContentSink, NowhereToStore
 from streams.engines.now import Now
 from streams.engines.round import Counts, Outgoing, in_order
+from streams.engines.seldom_collected import seldom_collected
 from streams.stage import AnyStage, Content
 from streams.topology import BY_STAGE, topics_read
 from streams.transport.base import Position, Positions, Record, Retry, TransportError
@@ -50,7 +51,7 @@ class BatchConfig:
     instance: str = ""
     """Name of the process among its group's: started again under it, it takes its partitions back at once. Empty:
     it joins as a new one."""
-    limit: int = 8_000
+    limit: int = 16_000
     """Records of a transaction, at most."""
     snapshot_s: float = 60.0
     snapshot_records: int = 500_000
@@ -137,11 +138,12 @@ class BatchEngine:
     def run(self, stop: Callable[[], bool], idle_s: float | None = None) -> None:
         """Step until told to stop, or until nothing came for `idle_s`; then close."""
         heard_s = time.monotonic()
-        while not stop():
-            if self.step():
-                heard_s = time.monotonic()
-            elif idle_s is not None and self._units and time.monotonic() - heard_s > idle_s:
-                break
+        with seldom_collected():
+            while not stop():
+                if self.step():
+                    heard_s = time.monotonic()
+                elif idle_s is not None and self._units and time.monotonic() - heard_s > idle_s:
+                    break
 
     def close(self) -> None:
         """Finish what was begun, keep a snapshot, leave the group. Errors on the way leave it to the changelog."""

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tests.benchmarks.peers.work import Work
 
-LIMIT, PARTITIONS = 8_000, 8
+LIMIT, PARTITIONS = 16_000, 8
 
 
 def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
