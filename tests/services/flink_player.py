@@ -9,14 +9,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
 
 from fleet.flink import FlinkEnvironment
 from fleet.kafka import NativeKafka
 from streams.engines.flink.config import FlinkConfig, group_id, plan
 from tests.contract.engines import Told
 from tests.contract.recordings import Recording
-from tests.services.players import KafkaPlayer
+from tests.services.players import PATIENCE_S, KafkaPlayer
+
+Span = tuple[str, int, int, int]
+"""Topic, partition, and the offsets from and to which."""
 
 
 class FlinkPlayer(KafkaPlayer):
@@ -29,8 +32,16 @@ class FlinkPlayer(KafkaPlayer):
     def __init__(self, broker: NativeKafka, folder: Path, parallelism: int = 1, master: str = "") -> None:
         super().__init__(broker, folder)
         self.parallelism, self.master = parallelism, master
-        settings = {"bootstrap.servers": broker.bootstrap, "group.id": f"{self.run}.scout"}
-        self._scout = Consumer(settings | {"enable.auto.commit": False, "enable.partition.eof": True})
+        settings: dict[str, str | int | bool] = {
+            "bootstrap.servers": broker.bootstrap,
+            "group.id": f"{self.run}.scout",
+        }
+        settings |= {"enable.auto.commit": False, "enable.partition.eof": True, "fetch.wait.max.ms": 10}
+        self._scout = Consumer(settings)
+        self._void: set[Span] = set()
+        """Of which it is known that no record is in them."""
+        self._nudger = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": f"{self.run}.nudge"})
+        self._nudger.init_transactions(PATIENCE_S)
 
     def start(self) -> None:
         """After an end: go on from the newest checkpoint."""
@@ -46,12 +57,14 @@ class FlinkPlayer(KafkaPlayer):
         assert self._process is not None and self._process.poll() is None, f"the job ended: {self.waiting_for()}"
         places = list({(p.topic, p.partition): p for p in (*self.inputs(), *self.outputs())}.values())
         ends = self.ends(places)
-        return (
-            bool(ends)
-            and ends == self.ends(places, IsolationLevel.READ_COMMITTED)
-            and all(self._taken(group, ends) for group in self._reading())
-            and ends == self.ends(places)
-        )
+        if not ends or ends != self.ends(places, IsolationLevel.READ_COMMITTED):
+            return False
+        left = [span for group in self._reading() for span in self._left(*group, ends)]
+        if self._any_record(left):
+            self._nudge(left)
+            return False
+        self._void.update(left)
+        return ends == self.ends(places)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -81,19 +94,18 @@ class FlinkPlayer(KafkaPlayer):
             for group in plan(config.stages):
                 yield group_id(group, config), {self.prefix(name) + t for t in group.topics}
 
-    def _taken(self, group: tuple[str, set[str]], ends: Mapping[tuple[str, int], int]) -> bool:
-        """Offsets are committed with the checkpoint that makes the outputs visible."""
-        name, topics = group
+    def _left(self, group: str, topics: set[str], ends: Mapping[tuple[str, int], int]) -> set[Span]:
+        """What a group has not committed: it does so with the checkpoint that makes the outputs visible."""
         wanted = {place: end for place, end in ends.items() if place[0] in topics and end}
-        committed = self.committed(name, [TopicPartition(*place) for place in wanted])
-        left = {place: max(committed.get(place, 0), 0) for place in wanted}
-        return not self._any_record([TopicPartition(*p, at) for p, at in left.items() if at < wanted[p]])
+        committed = self.committed(group, [TopicPartition(*place) for place in wanted])
+        found = {(*place, max(committed.get(place, 0), 0), end) for place, end in wanted.items()}
+        return {span for span in found if span[2] < span[3]} - self._void
 
-    def _any_record(self, places: list[TopicPartition]) -> bool:
-        """Whether a record stands at these offsets or behind them: Flink never commits past the markers of
-        transactions, which its own outputs have."""
-        self._scout.assign(places)
-        left = len(places)
+    def _any_record(self, spans: Sequence[Span]) -> bool:
+        """Whether a record is in them: Flink never commits past the markers of transactions, which its own outputs
+        have."""
+        self._scout.assign([TopicPartition(*span[:3]) for span in spans])
+        left = len(spans)
         while left:
             found = self._scout.consume(left, 5.0)
             errors = [m.error() for m in found]
@@ -101,6 +113,15 @@ class FlinkPlayer(KafkaPlayer):
                 return True
             left -= len(found)
         return False
+
+    def _nudge(self, spans: Sequence[Span]) -> None:
+        """Flink's reader commits when something comes, or else every ten seconds. A transaction that is given up
+        comes, and holds nothing."""
+        self._nudger.begin_transaction()
+        for topic, partition, *_ in spans:
+            self._nudger.produce(topic, b"", partition=partition)
+        assert self._nudger.flush(PATIENCE_S) == 0
+        self._nudger.abort_transaction(PATIENCE_S)
 
     def _store(self, name: str) -> str:
         return str(self.folder / "store" / name)

@@ -200,6 +200,7 @@ class KafkaPlayer:
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
             }
         )
         consumer.assign([TopicPartition(prefix + topic.name, p, 0) for p in range(topic.partitions)])
