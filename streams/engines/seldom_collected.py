@@ -13,7 +13,7 @@ YOUNG, OLDER, OLDEST = 100_000, 20, 50
 @contextmanager
 def seldom_collected() -> Iterator[None]:
     """An engine makes no cycles: batches of messages are freed by their counts. At Python's own thresholds the
-    collector would look through each batch a hundred times, and at times through all states: a tenth of all work."""
+    collector looks through each batch a hundred times, and at times through all states: a tenth of all work."""
     before = gc.get_threshold()
     gc.collect()
     gc.freeze()
