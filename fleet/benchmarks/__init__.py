@@ -9,16 +9,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from fleet.benchmarks.chaos import measure as measure_chaos
-from fleet.benchmarks.flywheel import measure as measure_flywheel
-from fleet.benchmarks.novelty import measure as measure_novelty
 from fleet.benchmarks.result import Measured
-from fleet.benchmarks.streams import measure as measure_streams
 
 
 class UnknownBenchmark(ValueError):
@@ -28,12 +25,19 @@ class UnknownBenchmark(ValueError):
 Benchmark = Callable[[list[int], Path, bool], Measured]
 """(seeds, scratch folder, quick) -> Measured. Shows its progress on stderr."""
 
-CATALOG: dict[str, Benchmark] = {
-    "chaos": measure_chaos,
-    "flywheel": measure_flywheel,
-    "novelty": measure_novelty,
-    "streams": measure_streams,
-}
+
+def _named(name: str) -> Benchmark:
+    """Imported when it is run: contenders of one benchmark are processes that import this package, and must not
+    carry what another one needs."""
+
+    def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
+        benchmark: Benchmark = import_module(f"{__name__}.{name}").measure
+        return benchmark(seeds, scratch, quick)
+
+    return measure
+
+
+CATALOG: dict[str, Benchmark] = {name: _named(name) for name in ("chaos", "flywheel", "novelty", "streams")}
 
 
 def run_benchmark(name: str, *, seeds: str, out: Path, quick: bool, as_json: bool) -> int:
