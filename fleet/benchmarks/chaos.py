@@ -15,29 +15,27 @@ from typing import Any
 
 from fleet.benchmarks.chaos_disk import NotPermitted
 from fleet.benchmarks.chaos_faults import FAULTS
-from fleet.benchmarks.chaos_load import WINDOW_NS, BadReference
+from fleet.benchmarks.chaos_load import WINDOW_NS
 from fleet.benchmarks.chaos_run import Outcome, Trial, run_trial
-from fleet.benchmarks.chaos_spool import SpoolLost
 from fleet.benchmarks.chaos_workers import SETUPS
 from fleet.benchmarks.result import Bar, Measured
 from fleet.console import Watcher
 from fleet.flink import FlinkEnvironment
-from fleet.kafka import KafkaUnavailable, NativeKafka, missing_tools
+from fleet.kafka import NativeKafka, missing_tools
 
 Row = tuple[str, str, int]
 """Setup, fault, rounds."""
 FULL: tuple[Row, ...] = (
     ("batch", "none", 2),
-    ("batch", "kill", 10),
-    ("batch x2", "kill", 8),
-    ("inline", "kill", 9),
-    ("faust", "kill", 8),
-    ("faust x2", "kill", 4),
-    ("flink", "kill", 3),
-    ("batch", "broker", 2),
-    ("batch x2", "broker", 1),
+    ("batch", "kill", 6),
+    ("batch x2", "kill", 5),
+    ("inline", "kill", 5),
+    ("faust", "kill", 5),
+    ("faust x2", "kill", 3),
+    ("flink", "kill", 2),
+    ("batch", "broker", 1),
     ("inline", "broker", 1),
-    ("faust", "broker", 2),
+    ("faust", "broker", 1),
     ("batch", "slow", 1),
     ("batch x2", "slow", 2),
     ("faust x2", "slow", 2),
@@ -124,7 +122,7 @@ def carry(trial: Trial, broker: NativeKafka, scratch: Path, prefix: str) -> Carr
         return run_trial(trial, broker, scratch, prefix, start_ns)
     except NotPermitted as error:
         return LeftOut(trial, str(error))
-    except (BadReference, SpoolLost, KafkaUnavailable) as error:
+    except Exception as error:  # the others go on; this one counts as lost
         return Broken(trial, f"{type(error).__name__}: {error}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -15,6 +16,8 @@ from streams.topics import BY_NAME
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 from streams.transport.memory import partition_of
 
+_log = logging.getLogger(__name__)
+_log.addHandler(logging.NullHandler())
 Group = tuple[str, tuple[str, ...]]
 """Its name, and the topics that it reads."""
 _RESULT = TypeVar("_RESULT")
@@ -31,7 +34,8 @@ class Wire:
         KafkaTransport(KafkaConfig(bootstrap, prefix=prefix)).close()
         self.words: list[Word] = []
         """Committed decisions, in the order in which they were heard."""
-        self._producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 2})
+        settings = {"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 2}
+        self._producer = Producer(settings, logger=_log)
         self._listener = self._consumer("listener")
         self._ended: set[tuple[str, int]] = set()
         self._next = {(prefix + t, p): 0 for t in listen for p in range(BY_NAME[t].partitions)}
@@ -119,7 +123,7 @@ class Wire:
             "bootstrap.servers": self._bootstrap, "group.id": group, "enable.auto.commit": False,
             "isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "earliest",
             "fetch.wait.max.ms": 5,
-        })  # fmt: skip
+        }, logger=_log)  # fmt: skip
 
 
 def _place(message: Message) -> tuple[str, int]:
