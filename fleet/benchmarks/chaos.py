@@ -32,7 +32,7 @@ FULL: tuple[Row, ...] = (
     ("inline", "kill", 5),
     ("faust", "kill", 5),
     ("faust x2", "kill", 3),
-    ("flink", "kill", 2),
+    ("flink", "kill", 1),
     ("batch", "broker", 1),
     ("inline", "broker", 1),
     ("faust", "broker", 1),
