@@ -63,8 +63,9 @@ def demo(seed: int) -> WheelConfig:
         seed=seed,
         turns=2,
         vehicles=48,
-        trips=2,
-        trip_s=50.0,
+        # Many short trips rather than a few long ones: what a clip is chosen from are places, not minutes.
+        trips=4,
+        trip_s=25.0,
         rollout_trip_s=12.0,
         rollout_trips=6,
         recipe="demo",
