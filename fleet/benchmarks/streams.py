@@ -1,5 +1,5 @@
 """The same work on the batch engine and on what else there is: throughput interleaved in one run, latency at a
-fixed rate, memory, and how they grow with partitions and prototypes.
+fixed rate, memory over a long run, and how they grow with partitions and prototypes.
 
 Every contender is a process that reads fleet.events and writes fleet.scenarios and fleet.clip-requests. Nobody
 reports its own speed: it is told from the times at which the broker took the committed outputs.
@@ -19,7 +19,7 @@ from typing import Any
 
 from fleet.benchmarks.result import Bar, Measured
 from fleet.benchmarks.streams_load import Load, ends, feed, latencies, prepare, read_outputs
-from fleet.benchmarks.streams_watch import watch
+from fleet.benchmarks.streams_watch import ContenderFailed, watch
 from fleet.console import Watcher
 from fleet.kafka import NativeKafka, missing_tools
 
@@ -53,6 +53,7 @@ class Contender:
 
 
 HERE = Path(sys.executable)
+ENDURANCE = ROOT / "fleet" / "benchmarks" / "streams_endurance.py"
 CONTENDERS: tuple[Contender, ...] = (
     Contender("batch", HERE, ROOT / "fleet" / "benchmarks" / "streams_batch.py"),
     Contender("hand", HERE, PEERS / "hand.py"),
@@ -78,8 +79,10 @@ FLINK_BAR = "flink over PyFlink that takes events one by one, keyed, both exactl
 class Plan:
     """How much is measured."""
 
-    events: int = 60_000
+    events: int = 80_000
     repeats: int = 3
+    endured: int = 5_000_000
+    """Events of the long run."""
     latency_rate: int = 5_000
     latency_s: float = 20.0
     prototypes: tuple[int, ...] = (64, 256, 1024)
@@ -87,7 +90,7 @@ class Plan:
     timeout_s: float = 300.0
 
 
-QUICK = Plan(3_000, 1, 500, 4.0, (256,), (8,), 120.0)
+QUICK = Plan(3_000, 1, 20_000, 500, 4.0, (256,), (8,), 120.0)
 
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
@@ -124,6 +127,7 @@ class _Bench:
             "latency_ms": self._latency(),
             "by_prototypes": {str(n): self._rate("all.", n) for n in self._plan.prototypes},
             "by_partitions": {str(n): self._by_partitions(n) for n in self._plan.partitions},
+            "endurance": self._endurance(),
         }
 
     def _throughput(self) -> dict[str, list[dict[str, Any]]]:
@@ -181,6 +185,18 @@ class _Bench:
             f"p{share}": told[min(len(told) - 1, len(told) * share // 100)] for share in (50, 90, 99)
         }
 
+    def _endurance(self) -> list[dict[str, Any]]:
+        """The batch engine's states over many events: memory after each fifth."""
+        command = [str(HERE), "-P", str(ENDURANCE), str(self._plan.endured), str(self._seed)]
+        told: list[dict[str, Any]] = []
+        with subprocess.Popen(command, env=_environment(), cwd=ROOT, stdout=subprocess.PIPE) as child:
+            for line in child.stdout or ():
+                told.append(json.loads(line))
+                self._say(f"{told[-1]['events']:,} events: {told[-1]['mb']} MB")
+        if child.returncode or not told:
+            raise ContenderFailed(f"{ENDURANCE.name} ended with {child.returncode} after {len(told)} parts")
+        return told
+
     def _group(self) -> str:
         return f"bench-{os.getpid()}-{next(self._numbers)}"
 
@@ -206,6 +222,7 @@ def assess(results: dict[str, Any]) -> Measured:
         *([_ratio("flink-pyflink", FLINK_BAR, runs, ["pyflink"], 3.0, "flink")] if "flink" in runs else []),
         Bar("latency", "event to decision, p99 at the fixed rate, ms", p99, "<= 100", p99 <= 100),
         _complete(results),
+        _bounded(results["endurance"]),
     ]
     return Measured(results, bars, _table(results))
 
@@ -231,10 +248,25 @@ def _complete(results: dict[str, Any]) -> Bar:
     return Bar("complete", "least share of events with a committed decision", least, ">= 1", least >= 1)
 
 
+def _bounded(told: list[dict[str, Any]]) -> Bar:
+    """Whether memory has stopped growing: what is remembered, ids above all, is bounded by number."""
+    grown = told[-1]["mb"] / told[-2]["mb"]
+    what = f"memory after {told[-1]['events']:,} events over that after {told[-2]['events']:,}"
+    return Bar("memory", what, grown, "<= 1.05", grown <= 1.05)
+
+
 def _row(name: str, runs: list[dict[str, Any]], guarantee: str) -> str:
     rates = [r["per_s"] for r in runs]
     spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
     return f"| {name} | {_median(runs):,.0f} | {spread} | {_median(runs, 'peak_mb'):,.0f} | {guarantee} |"
+
+
+def _endured(told: list[dict[str, Any]]) -> list[str]:
+    parts = zip([{"events": 0, "cpu_s": 0.0}, *told], told, strict=False)
+    return [
+        f"| {b['events']:,} | {b['mb']:,} | {1e6 * (b['cpu_s'] - a['cpu_s']) / (b['events'] - a['events']):.0f} |"
+        for a, b in parts
+    ]
 
 
 def _table(results: dict[str, Any]) -> str:
@@ -252,6 +284,8 @@ def _table(results: dict[str, Any]) -> str:
         "| | events/s (median) | of all turns | peak MB | outputs |", "|---|---|---|---|---|", *rows, "",
         f"Event to decision on batch at {latency['rate_per_s']:,} events/s: p50 {latency['p50']:.0f} ms, "
         f"p90 {latency['p90']:.0f} ms, p99 {latency['p99']:.0f} ms.", "",
-        "| batch by | number | events/s | peak MB |", "|---|---|---|---|", *grown,
+        "| batch by | number | events/s | peak MB |", "|---|---|---|---|", *grown, "",
+        "| batch's states after events | MB | us of CPU an event |", "|---|---|---|",
+        *_endured(results["endurance"]),
         *(f"\nLeft out: {name} ({why})." for name, why in results["left_out"].items()),
     ])  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,40 +184,60 @@ def _committed(kafka: str, since: Ends) -> Iterator[Message]:
 
 
 def latencies(kafka: str, prefix: str, load: Load, rate: int, seconds: float) -> list[float]:
-    """Milliseconds from an event's sending to its scenario, for a stretch at a fixed rate after a warm-up."""
-    consumer = _consumer(kafka)
-    consumer.assign([TopicPartition(t, p, 0) for t, p in _places(prefix) if t.endswith(OUT[0])])
-    total = int(rate * seconds)
-    warm = max(rate, 100)
-    sender = threading.Thread(target=_pace, args=(kafka, prefix, load, rate, warm + total), daemon=True)
+    """Milliseconds from an event's sending to its scenario, for a stretch at a fixed rate, once a first few have
+    been decided and the rate has held for two seconds. Fewer than were sent where some never came."""
+    total, warm = int(rate * seconds), 2 * rate
+    # Made before: making an event takes longer than sending one.
+    events = list(load.all(_FIRST + warm + total))
+    reader = _Reader(kafka, prefix)
+    _pace(kafka, prefix, events[:_FIRST], rate)
+    reader.read(_FIRST)
+    sender = threading.Thread(target=_pace, args=(kafka, prefix, events[_FIRST:], rate), daemon=True)
     sender.start()
-    found: list[float] = []
-    heard = time.monotonic()
-    seen = 0
-    while seen < warm + total and time.monotonic() - heard < 60:
-        for message in (m for m in consumer.consume(5_000, 0.005) if m.error() is None):
-            seen, heard = seen + 1, time.monotonic()
-            sent_ns = _decode(message.value() or b"").event.time_ns
-            if seen > warm:
-                found.append((time.time_ns() - sent_ns) / 1e6)
+    reader.read(warm)
+    found = reader.read(total)
     sender.join(60)
-    consumer.close()
+    reader.close()
     return found
 
 
-def _pace(kafka: str, prefix: str, load: Load, rate: int, number: int) -> None:
-    """Even slices of 10 ms; an event's time is when it was handed to the client."""
+_FIRST = 200
+_PATIENCE_S = 60.0
+
+
+class _Reader:
+    """Committed scenarios, and how long after its sending each came."""
+
+    def __init__(self, kafka: str, prefix: str) -> None:
+        self._consumer = _consumer(kafka)
+        self._consumer.assign([TopicPartition(t, p, 0) for t, p in _places(prefix) if t.endswith(OUT[0])])
+        self.close = self._consumer.close
+
+    def read(self, number: int) -> list[float]:
+        """The next so many, ms; fewer where none came for a minute."""
+        found: list[float] = []
+        heard = time.monotonic()
+        while len(found) < number and time.monotonic() - heard < _PATIENCE_S:
+            most = min(5_000, number - len(found))
+            for message in (m for m in self._consumer.consume(most, 0.005) if m.error() is None):
+                heard = time.monotonic()
+                sent_ns = _decode(message.value() or b"").event.time_ns
+                found.append((time.time_ns() - sent_ns) / 1e6)
+        return found
+
+
+def _pace(kafka: str, prefix: str, events: Sequence[TriggerEvent], rate: int) -> None:
+    """Even slices of 5 ms; an event's time is when it was handed to the client."""
     producer = _producer(kafka)
-    events = load.all(number)
     began = time.monotonic()
     sent = 0
-    while sent < number:
-        due = min(number, int((time.monotonic() - began) * rate) + 1)
-        for event in (e for e, _ in zip(events, range(due - sent), strict=False)):
+    while sent < len(events):
+        due = min(len(events), int((time.monotonic() - began) * rate) + 1)
+        for event in events[sent:due]:
             _send(producer, prefix, msgspec.structs.replace(event, time_ns=time.time_ns()))
         sent = due
         producer.poll(0)
-        time.sleep(0.01)
+        time.sleep(0.005)
     producer.flush()
 
 

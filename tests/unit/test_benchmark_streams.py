@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from typing import Any
 
+import msgspec
 import pytest
 
-from fleet.benchmarks.streams import CONTENDERS, assess
+from fleet.benchmarks.streams import CONTENDERS, ENDURANCE, ROOT, assess
+from fleet.benchmarks.streams_endurance import again
 from fleet.benchmarks.streams_load import Load
 from streams.contracts.codec import decode, encode
+from streams.contracts.drive import TriggerEvent
+from streams.contracts.ids import event_id
 from streams.transport.memory import partition_of
+
+decode_event = msgspec.json.Decoder(TriggerEvent).decode
 
 
 def ran(*per_s: float, distinct: int = 1_000) -> list[dict[str, Any]]:
@@ -18,7 +28,12 @@ def ran(*per_s: float, distinct: int = 1_000) -> list[dict[str, Any]]:
     ]
 
 
-def results(batch: tuple[float, ...], p99: float = 40.0, **others: list[dict[str, Any]]) -> dict[str, Any]:
+def results(
+    batch: tuple[float, ...],
+    p99: float = 40.0,
+    mb: tuple[int, ...] = (90, 99, 100),
+    **others: list[dict[str, Any]],
+) -> dict[str, Any]:
     runs = {
         "raw": ran(300, 30, 300, distinct=0),
         "batch": ran(*batch),
@@ -35,6 +50,7 @@ def results(batch: tuple[float, ...], p99: float = 40.0, **others: list[dict[str
         "left_out": {"faust": "missing"},
         "by_prototypes": grown,
         "by_partitions": grown,
+        "endurance": [{"events": 1_000 * n, "mb": mb, "cpu_s": 0.1 * n} for n, mb in enumerate(mb, 1)],
     }
 
 
@@ -58,6 +74,7 @@ def test_ratios_are_taken_within_a_turn() -> None:
         (results((95, 9.5, 95), bytewax=ran(50, 5, 50)), {"batch-peers"}),
         (results((95, 9.5, 95), raw=ran(500, 50, 500)), {"batch-raw"}),
         (results((95, 9.5, 95), p99=101.0), {"latency"}),
+        (results((95, 9.5, 95), mb=(90, 100, 106)), {"memory"}),
         (results((95, 9.5, 95), hand=ran(100, 10, 100, distinct=999)), {"complete"}),
     ],
 )
@@ -87,3 +104,18 @@ def test_a_contender_that_is_not_installed_says_who_makes_it() -> None:
     assert all(c.script.exists() for c in CONTENDERS if c.script.parent.name in ("peers", "benchmarks"))
     missing = [c.missing() for c in CONTENDERS if not c.python.exists()]
     assert all("make" in said for said in missing)
+
+
+def test_the_long_run_feeds_sound_events_and_tells_what_it_holds() -> None:
+    command = [sys.executable, "-P", str(ENDURANCE), "500", "3"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    told = subprocess.run(command, env=environment, capture_output=True, check=True, text=True, timeout=120).stdout
+    (only,) = map(json.loads, told.splitlines())
+    assert only["events"] == only["outputs"] == 500 and only["mb"] > 10
+
+
+def test_events_of_another_drive_are_of_their_own() -> None:
+    event = next(Load(3, 1).all())
+    same, other = (decode_event(again(event, drive)) for drive in (0, 1))
+    assert same == event and other.event_id == event_id(event.vehicle, "boot-0002", event.sequence)
+    assert other.clip and other.clip.clip_id == other.event_id and other.embedding == event.embedding
