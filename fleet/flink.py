@@ -18,6 +18,7 @@ from streams.engines.flink.config import FlinkConfig
 
 SOURCES = Path(str(sources.__file__)).parent
 ROOT = SOURCES.parents[2]
+S3 = "flink-s3-fs-native"
 HINT = "run `make flink`, which makes it (some 750 MB; Java 17, Maven)"
 
 
@@ -56,6 +57,11 @@ class FlinkEnvironment:
         """Flink's own jars, with the Prometheus reporter among them."""
         return self.directory / "lib"
 
+    @property
+    def plugins(self) -> Path:
+        """A folder for each, with its jars: how Flink opens s3:// for checkpoints."""
+        return self.directory / "plugins"
+
     def missing(self) -> str:
         """Why no job can be started; "" where one can."""
         if not list(self.venv.glob("lib/python3*/site-packages/pyflink")):
@@ -75,6 +81,7 @@ class FlinkEnvironment:
         logs.mkdir(parents=True, exist_ok=True)
         return os.environ | {
             "FLINK_LIB_DIR": str(self.lib),
+            "FLINK_PLUGINS_DIR": str(self.plugins),
             "FLINK_LOG_DIR": str(logs),
             # In thread mode the JVM hosts Python and must find our code and that of the environment.
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.packages)]),
@@ -108,14 +115,25 @@ class FlinkEnvironment:
         for tool, what in (("mvn", "Maven (Debian: maven)"), ("javac", "a JDK 17 (openjdk-17-jdk-headless)")):
             if shutil.which(tool) is None:
                 raise FlinkUnavailable(f"{tool} is not installed: the Flink jars need {what}")
+        part = FlinkEnvironment(self.venv, self.directory.with_name(f"flink.{os.getpid()}"))
+        try:
+            part._bring()
+        except FlinkUnavailable:
+            shutil.rmtree(part.directory, ignore_errors=True)
+            raise
         shutil.rmtree(self.directory, ignore_errors=True)
+        part.directory.rename(self.directory)
+        return self
+
+    def _bring(self) -> None:
         jars = self.directory / "jars"
         command = ["mvn", "-q", "-B", "-f", str(SOURCES / "pom.xml"), "dependency:copy-dependencies"]
-        _run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={jars}"])
+        command += ["-DincludeScope=runtime"]
+        _run([*command, f"-DexcludeArtifactIds={S3}", f"-DoutputDirectory={jars}"])
+        _run([*command, f"-DincludeArtifactIds={S3}", f"-DoutputDirectory={self.plugins / S3}"])
         self._link_lib()
         self._compile(jars)
-        done.touch()
-        return self
+        (self.directory / f".{_stamp()}").touch()
 
     def _link_lib(self) -> None:
         """Where every process of Flink finds what the distribution keeps apart."""

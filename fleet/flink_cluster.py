@@ -17,6 +17,7 @@ import msgspec
 
 from fleet.flink import FlinkEnvironment, FlinkUnavailable
 from fleet.kafka import free_port
+from streams.engines.flink.config import object_store
 
 
 class FlinkCluster:
@@ -110,7 +111,7 @@ class FlinkCluster:
             "python.executable": str(self._environment.python),
             "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
             "metrics.reporter.prom.port": str(metrics),
-        }
+        } | object_store(os.environ)
 
     def _await(self, timeout_s: float) -> None:
         ends = time.monotonic() + timeout_s

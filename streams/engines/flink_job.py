@@ -24,7 +24,14 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.datastream.data_stream import DataStream, KeyedStream
 from pyflink.java_gateway import get_gateway
 
-from streams.engines.flink.config import FlinkConfig, Group, group_id, newest_checkpoint, plan
+from streams.engines.flink.config import (
+    FlinkConfig,
+    Group,
+    group_id,
+    newest_checkpoint,
+    object_store,
+    plan,
+)
 from streams.engines.flink.function import LaneFunction
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
@@ -71,6 +78,7 @@ def _source(group: Group, config: FlinkConfig, frames: Java) -> Java:
         .setStartingOffsets(offsets.committedOffsets(earliest))
         .setDeserializer(frames)
         .setProperty("isolation.level", "read_committed")
+        .setProperty("max.poll.records", str(config.batch_records))
         # For those who watch the lag: a restore goes by the checkpoint's offsets.
         .setProperty("commit.offsets.on.checkpoint", "true")
     )
@@ -92,6 +100,9 @@ def _sink(group: Group, config: FlinkConfig) -> Java:
         .setProperty("transaction.timeout.ms", str(config.transaction_timeout_ms))
         .setProperty("max.request.size", str(4 << 20))
         .setProperty("linger.ms", "5")
+        # Of one partition's records; by default ten scenarios fill it.
+        .setProperty("batch.size", str(256 << 10))
+        .setProperty("compression.type", "lz4")
     )
     for name, value in config.options.items():
         builder.setProperty(name, value)
@@ -127,7 +138,7 @@ def flink_settings(config: FlinkConfig, restore: str | None) -> dict[str, str]:
     }
     if restore:
         settings["execution.state-recovery.path"] = restore
-    return settings | (_remote(config) if config.master else _embedded(config))
+    return settings | object_store(os.environ) | (_remote(config) if config.master else _embedded(config))
 
 
 def _remote(config: FlinkConfig) -> dict[str, str]:
@@ -161,7 +172,13 @@ def find_restore(config: FlinkConfig) -> str | None:
 
 def _newest(uri: str) -> str | None:
     """By Flink's own file systems, so that it finds what its plugins open."""
-    path = get_gateway().jvm.org.apache.flink.core.fs.Path(uri)
+    core = get_gateway().jvm.org.apache.flink.core
+    settings = Configuration()
+    for name, value in object_store(os.environ).items():
+        settings.set_string(name, value)
+    plugins = core.plugin.PluginUtils.createPluginManagerFromRootFolder(settings._j_configuration)
+    core.fs.FileSystem.initialize(settings._j_configuration, plugins)
+    path = core.fs.Path(uri)
     found: list[tuple[str, int]] = []
     system = path.getFileSystem()
     if not system.exists(path):
@@ -182,7 +199,7 @@ def run(configs: Sequence[FlinkConfig]) -> None:
     restore = find_restore(config)
     for name, value in flink_settings(config, restore).items():
         settings.set_string(name, value)
-    env = StreamExecutionEnvironment.get_execution_environment(settings)
+    env = _environment(config, settings)
     for one in configs:
         for group in plan(one.stages):
             add_group(env, group, one)
@@ -190,6 +207,14 @@ def run(configs: Sequence[FlinkConfig]) -> None:
     _say(event="started", job=str(client.get_job_id()), restored=restore or "")
     _await(client)
     _say(event="ended", job=str(client.get_job_id()))
+
+
+def _environment(config: FlinkConfig, settings: Configuration) -> StreamExecutionEnvironment:
+    """Flink takes a process that its own command line did not start for a cluster, whatever the settings say."""
+    if not config.master:
+        return StreamExecutionEnvironment.get_execution_environment(settings)
+    api = get_gateway().jvm.org.apache.flink.streaming.api.environment
+    return StreamExecutionEnvironment(api.StreamExecutionEnvironment(settings._j_configuration))
 
 
 def _await(client: JobClient) -> None:

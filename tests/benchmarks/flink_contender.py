@@ -1,15 +1,18 @@
-"""The Flink engine as a contender: `flink_contender.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended. For
-the Flink environment's Python."""
+"""The Flink engine as a contender: `flink_contender.py BOOTSTRAP PREFIX GROUP PROTOTYPES [TASK_MANAGERS]`, until
+it is ended; with so many task managers of one slot each, or in a cluster within the process. For the Flink
+environment's Python."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fleet.flink import FlinkEnvironment
+from fleet.flink_cluster import FlinkCluster
 from registry.store import Store
 from streams.contracts.clock import SECOND_NS
 from streams.dedup import Dedup
@@ -35,11 +38,15 @@ def stages(names: Sequence[str], _store: Store) -> list[AnyStage]:
     return [s for s in made if s.name in names]
 
 
-def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
+def main(bootstrap: str, prefix: str, group: str, prototypes: str, task_managers: str = "0") -> None:
     """Until SIGTERM."""
-    with TemporaryDirectory(prefix="flink-") as name:
-        folder, environment = Path(name), FlinkEnvironment().check()
-        os.environ.update(environment.variables(folder / "logs"), **{PROTOTYPES: prototypes})
+    with TemporaryDirectory(prefix="flink-") as name, ExitStack() as ends:
+        folder, environment, workers = Path(name), FlinkEnvironment().check(), int(task_managers)
+        os.environ[PROTOTYPES] = prototypes
+        cluster = FlinkCluster(folder / "cluster", workers=workers)
+        if workers:
+            ends.enter_context(cluster)
+        os.environ.update(environment.variables(folder / "logs"))
         config = FlinkConfig(
             kafka=bootstrap,
             stages=STAGES,
@@ -50,6 +57,8 @@ def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
             store=str(folder / "store"),
             group=group,
             prefix=prefix,
+            parallelism=max(workers, 1),
+            master=cluster.master if workers else "",
         )
         # Flink is of another environment, and reads its own while it is imported.
         from streams.engines.flink_job import run

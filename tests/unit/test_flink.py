@@ -15,7 +15,7 @@ from fleet.streams import BadOption, RunOptions
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message, encode
 from streams.dedup import Dedup, DedupConfig
-from streams.engines.flink.config import FlinkConfig, NotRunnable, newest_checkpoint, plan
+from streams.engines.flink.config import FlinkConfig, NotRunnable, newest_checkpoint, object_store, plan
 from streams.engines.flink.frames import Frame, read_batch, write_outgoing
 from streams.engines.flink.lane import Lane
 from streams.engines.round import Counts, Outgoing
@@ -83,6 +83,17 @@ def test_the_newest_whole_checkpoint() -> None:
     ]
     assert newest_checkpoint(found) == "file:/c/job-b/chk-2"
     assert newest_checkpoint([]) is None
+
+
+def test_an_object_store_is_found_by_what_fsspec_goes_by() -> None:
+    assert object_store({"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "stays where it is"}) == {}
+    found = object_store({"AWS_DEFAULT_REGION": "eu-west-2", "AWS_ENDPOINT_URL": "http://s3:7070"})
+    assert (found["s3.region"], found["s3.endpoint"]) == ("eu-west-2", "http://s3:7070")
+    assert found["s3.path-style-access"] == "true"
+    own = {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL_S3": "http://other"}
+    assert (
+        object_store({"AWS_DEFAULT_REGION": "x", "AWS_ENDPOINT_URL": "y"} | own)["s3.endpoint"] == "http://other"
+    )
 
 
 def test_a_batch_as_the_jvm_writes_it() -> None:

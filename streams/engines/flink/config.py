@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -118,3 +118,19 @@ def newest_checkpoint(found: Iterable[tuple[str, int]]) -> str | None:
     `_metadata`; None where there is none."""
     whole = [(time, path) for path, time in found if path.endswith("/_metadata") and "/chk-" in path]
     return max(whole)[1].removesuffix("/_metadata") if whole else None
+
+
+def object_store(environ: Mapping[str, str]) -> dict[str, str]:
+    """Flink's settings of s3:// by what fsspec's clients take from the environment; keys it finds there itself."""
+    found: dict[str, str] = {}
+    if region := environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"):
+        found["s3.region"] = region
+    if endpoint := environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL"):
+        # Servers other than Amazon's: buckets are no hosts, and its own encodings are foreign to many.
+        found |= {
+            "s3.endpoint": endpoint,
+            "s3.path-style-access": "true",
+            "s3.chunked-encoding.enabled": "false",
+            "s3.checksum-validation.enabled": "false",
+        }
+    return found

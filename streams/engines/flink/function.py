@@ -10,6 +10,7 @@ writes what changed into Flink's keyed state.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib import import_module
 
 import msgspec
@@ -22,6 +23,7 @@ from streams.engines.flink.config import FlinkConfig, Group
 from streams.engines.flink.frames import read_batch, write_outgoing
 from streams.engines.flink.lane import Lane
 from streams.engines.round import Counts
+from streams.engines.seldom_collected import seldom_collected
 from streams.stage import AnyStage
 
 MAX_WATERMARK = (1 << 63) - 1
@@ -44,14 +46,15 @@ class LaneFunction(KeyedProcessFunction):  # type: ignore[misc]
         self._stages: list[AnyStage] = getattr(import_module(module), function)(self._group.stages, self._store)
         self._counts = {s.name: Counts() for s in self._stages}
         self._meters = _Meters(runtime_context, self._counts)
-        # Flink pickles what is handed to it as bytes; its primitive arrays break checkpoints in thread mode.
-        self._base: ValueState = runtime_context.get_state(
-            ValueStateDescriptor("base", Types.PICKLED_BYTE_ARRAY())
-        )
-        self._changes: ListState = runtime_context.get_list_state(
-            ListStateDescriptor("changes", Types.PICKLED_BYTE_ARRAY())
-        )
+        self._base: ValueState = runtime_context.get_state(ValueStateDescriptor("base", BLOB))
+        self._changes: ListState = runtime_context.get_list_state(ListStateDescriptor("changes", BLOB))
         self._lanes: dict[int, Lane] = {}
+        self._ends = ExitStack()
+        self._ends.enter_context(seldom_collected())
+
+    def close(self) -> None:
+        """The task ends; in thread mode its interpreter goes on."""
+        self._ends.close()
 
     def process_element(self, value: bytes, ctx: KeyedProcessFunction.Context) -> Iterator[bytes]:
         """A batch, or the mark."""

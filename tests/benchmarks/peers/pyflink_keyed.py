@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -129,4 +130,5 @@ def settings_of(environment: FlinkEnvironment, folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    # Flink pickles functions by the name of their module, which must not be __main__.
+    import_module("tests.benchmarks.peers.pyflink_keyed").main(*sys.argv[1:])
