@@ -65,7 +65,7 @@ def _wait(error: Exception, failures: int, stop: threading.Event) -> None:
 
 def _engine(options: RunOptions) -> BatchEngine:
     store = Store(options.store)
-    stages = make_stages(options.stages, store)
+    stages = make_stages(options.stages, store, options.of_stages)
     tuning, client = _settings(options.settings)
     # --set now=records: time passes as the records say, for a recording that is run again.
     now = record_time if client.pop("now", "clock") == "records" else clock_time(SystemClock())

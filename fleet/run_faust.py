@@ -33,7 +33,9 @@ def run(options: RunOptions) -> None:
     # --set now=records: time passes as the records say, for a recording that is run again.
     now = record_time if settings.pop("now", "clock") == "records" else clock_time(SystemClock())
     store = Store(options.store)
-    run_worker(_config(options, settings), make_stages(options.stages, store), sink=store, now=now)
+    run_worker(
+        _config(options, settings), make_stages(options.stages, store, options.of_stages), sink=store, now=now
+    )
 
 
 def _config(options: RunOptions, settings: dict[str, str]) -> FaustConfig:

@@ -60,6 +60,8 @@ def run(options: RunOptions) -> None:
 def job_config(options: RunOptions, environment: FlinkEnvironment) -> FlinkConfig:
     """What the command line asked for. Raises BadOption, NotRunnable."""
     plan(options.stages)
+    if options.of_stages:
+        raise BadOption(f"--set {', '.join(options.of_stages)}: on flink stages have their defaults")
     if options.idle_s is not None:
         raise BadOption("--idle is not for flink: --set bounded=true stops at what the topics hold now")
     own = {name: value for name, value in options.settings.items() if name in _OWN}

@@ -26,7 +26,9 @@ def run(options: RunOptions) -> None:
     recorded = settings.pop("now", "clock") == "records"
     state, limit = Path(settings.pop("state", "runs/inline")), _number("limit", settings.pop("limit", "500"))
     store = Store(options.store)
-    in_order(make_stages(options.stages, store))  # what is not there is said before anything is done
+    in_order(
+        make_stages(options.stages, store, options.of_stages)
+    )  # what is not there is said before anything is done
 
     def begin() -> Work:
         engines: list[InlineEngine] = []
@@ -36,7 +38,7 @@ def run(options: RunOptions) -> None:
                 engines.append(
                     InlineEngine(
                         transport,
-                        make_stages(options.stages, store),
+                        make_stages(options.stages, store, options.of_stages),
                         SystemClock(),
                         sink=store,
                         state_dir=state,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Annotated
 
 import typer
+
+from streams.topology import BY_STAGE
 
 ENGINES: dict[str, str] = {
     "batch": "fleet.run_batch:run",
@@ -52,6 +54,8 @@ class RunOptions:
     checkpoints: str = "runs/flink/checkpoints"
     restore: str = ""
     """flink: "latest", a checkpoint, or empty."""
+    of_stages: dict[str, str] = field(default_factory=dict)
+    """Settings of stages: STAGE.FIELD=VALUE."""
 
 
 @app.command(
@@ -71,7 +75,12 @@ def run(
     ] = "",
     store: Annotated[str, typer.Option(help="Folder or URL of the clip store (stage archive).")] = "runs/store",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the client or engine.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the client or engine, or of a stage: selection.hour_bytes=2000000000.",
+        ),
     ] = None,
     idle: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so long without a record.")
@@ -91,6 +100,8 @@ def run(
     they share the work. With a stage of scope "fleet" (selection and what follows): one process does all; a second
     one takes its place.
     """
+    given = dict(_setting(s) for s in settings or ())
+    of_stages = {name: value for name, value in given.items() if name.partition(".")[0] in BY_STAGE}
     options = RunOptions(
         engine=engine,
         stages=tuple(s.strip() for s in stages.split(",") if s.strip()),
@@ -99,7 +110,8 @@ def run(
         group=group or f"fleetwheel-{'-'.join(s.strip() for s in stages.split(',') if s.strip())}",
         instance=instance,
         store=store,
-        settings=dict(_setting(s) for s in settings or ()),
+        settings={name: value for name, value in given.items() if name not in of_stages},
+        of_stages=of_stages,
         idle_s=idle,
         master=master,
         parallelism=parallelism,

@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 
 from fleet.cli import app
 from fleet.kafka import free_port
-from fleet.stages import STAGES, make_stages
+from fleet.stages import STAGES, BadStageSetting, make_stages
 from fleet.streams import ENGINES, BadOption, UnknownEngine, runner
 from registry.store import Store
 from streams.engines.batch.engine import NotTogether
 from streams.engines.round import UnknownStage
+from streams.novelty import NoveltyConfig, NoveltyStage
+from streams.selection import Selection, SelectionConfig
 from streams.topology import BY_STAGE, topics_read
 from streams.transport.base import ConnectionFailed
 
@@ -53,11 +55,30 @@ def test_no_broker_is_said_within_seconds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"), [("limit", "NAME=VALUE"), ("=5", "NAME=VALUE"), ("limit=many", "give a number")]
+    ("setting", "said"),
+    [
+        ("limit", "NAME=VALUE"),
+        ("=5", "NAME=VALUE"),
+        ("limit=many", "give a number"),
+        ("selection.hour_bytes=much", "selection.hour_bytes=much: Expected `int"),
+        ("selection.vehicle_bytes=-1", "vehicle_bytes is -1"),
+        ("selection.minute_bytes=5", "stage selection has mode, window_ns"),
+        ("tagging.speed=5", "stage tagging has no settings; those that have: dedup"),
+        ("archive.uri=x", "stage archive is not among dedup"),
+    ],
 )
 def test_a_setting_that_is_none(setting: str, said: str) -> None:
     error = run("--kafka", "127.0.0.1:1", "--set", setting)
-    assert isinstance(error, BadOption) and said in str(error)
+    assert isinstance(error, BadOption | BadStageSetting) and said in str(error)
+
+
+def test_a_stage_takes_its_settings() -> None:
+    settings = {"selection.hour_bytes": "2000000000", "selection.clips": "7", "novelty.false_alarm_rate": "0.01"}
+    novelty, selection, tagging = make_stages(("novelty", "selection", "tagging"), Store("memory://s"), settings)
+    assert isinstance(selection, Selection) and isinstance(novelty, NoveltyStage)
+    assert selection.config == SelectionConfig(hour_bytes=2_000_000_000, clips=7)
+    assert novelty.config == NoveltyConfig(false_alarm_rate=0.01)
+    assert tagging.name == "tagging"
 
 
 def test_stages_that_read_apart_do_not_share_a_group(tmp_path: Path) -> None:
