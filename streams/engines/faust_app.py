@@ -174,6 +174,10 @@ def _follow_rebalances(app: JournaledApp, agents: Sequence[FlowAgent]) -> None:
     async def restore(*_: object, **__: object) -> None:
         for agent in agents:
             await agent.restore()
+        # Faust lets the streams flow, from what was committed, and then seeks. Commits may run ahead of the
+        # journals: what is fetched in between would be taken, and what lies before it passed over as taken.
+        if app.consumer.assignment():
+            await app.consumer.perform_seek()
 
     # Faust holds handlers weakly; the app keeps them.
     app.handlers = (release, restore)  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ producer, positions from the journals, and one active worker for flows of scope 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer
@@ -32,6 +32,21 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         return consumer
 
+    async def seek_to(self, positions: Positions) -> Mapping[TP, int]:
+        """Go on at these, elsewhere at what was committed. Never at a commit first: the streams may flow, and a
+        record from there would make those before it look as if they were taken."""
+        return cast(Mapping[TP, int], await self.call_thread(self._seek_to, positions))
+
+    async def _seek_to(self, positions: Positions) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        known = {tp: offset for tp, offset in positions.items() if tp in assigned}
+        for tp, offset in known.items():
+            consumer.seek(driver.ensure_aiokafka_TP(tp), offset)
+        others = [tp for tp in assigned if tp not in known]
+        committed: dict[TP, int] = await consumer.seek_to_committed(*others) if others else {}
+        return committed | known
+
 
 class _Consumer(driver.Consumer):
     """Goes on where the journals say: Faust's commits may run ahead, as it acknowledges what a rebalance skips."""
@@ -40,12 +55,8 @@ class _Consumer(driver.Consumer):
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        committed = dict(await super().seek_to_committed())
-        assert isinstance(self.app, JournaledApp)
-        known = {tp: offset for tp, offset in self.app.positions().items() if tp in self.assignment()}
-        for tp, offset in known.items():
-            await self.seek(tp, offset)
-        return committed | known
+        assert isinstance(self.app, JournaledApp) and isinstance(self._thread, _Thread)
+        return await self._thread.seek_to(self.app.positions())
 
 
 class _Producer(driver.Producer):
