@@ -39,9 +39,43 @@ def cosine_distances(a: Units, b: Units) -> Floats:
 def cosines(x: Floats, prototypes: Floats) -> Floats:
     """Cosines of each pair times the length of `x`, [B, P]: enough to rank a row by, and one division a row away
     from a cosine."""
-    dots = x @ prototypes.T
-    dots *= 1 / lengths(prototypes)
+    return _scaled(x, prototypes, _inverse(prototypes))
+
+
+def _scaled(x: Floats, vectors: Floats, inverse: Floats) -> Floats:
+    dots = x @ vectors.T
+    dots *= inverse
     return np.asarray(dots)
+
+
+def _inverse(vectors: Floats) -> Floats:
+    return np.asarray(1 / lengths(vectors), np.float32)
+
+
+class _Tables:
+    """Prototypes as floats, and one over each length. Remembered for as long as a model stays as it is: its arrays
+    are never written to, and most steps bring a model few events."""
+
+    MOST_ROWS = 1 << 18
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._known: dict[int, tuple[Units, Floats, Floats]] = {}
+
+    def of(self, prototypes: Units) -> tuple[Floats, Floats]:
+        known = self._known.get(id(prototypes))
+        if known is not None and known[0] is prototypes:
+            return known[1], known[2]
+        if self._rows > self.MOST_ROWS:
+            self._known, self._rows = {}, 0
+        vectors = prototypes.astype(np.float32)
+        table = vectors, _inverse(vectors)
+        self._known[id(prototypes)] = prototypes, *table
+        self._rows += len(prototypes)
+        return table
+
+
+_tables = _Tables()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +102,7 @@ def nearest(units: Units, prototypes: Units, weights: Floats, k: int) -> Near:
         nowhere = np.full(len(units), np.inf, np.float32)
         return Near(nowhere, np.zeros(len(units), np.int32), nowhere)
     x = units.astype(np.float32)
-    near = cosines(x, prototypes.astype(np.float32))
+    near = _scaled(x, *_tables.of(prototypes))
     each, scale = np.arange(len(x)), 1 / lengths(x)
     who = near.argmax(1)
     best = near[each, who]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.benchmarks.result import Bar, Measured
+from fleet.benchmarks.streams_batch import PACED
 from fleet.benchmarks.streams_load import Load, ends, feed, latencies, prepare, read_outputs
 from fleet.benchmarks.streams_watch import ContenderFailed, watch
 from fleet.console import Watcher
@@ -175,7 +176,7 @@ class _Bench:
         """From the moment a vehicle's event was sent to its decision, read committed, at a fixed rate."""
         prepare(self._kafka, "paced.")
         command = CONTENDERS[0].command(self._kafka, "paced.", self._group(), 256)
-        with subprocess.Popen(command, env=_environment(), cwd=ROOT) as child:
+        with subprocess.Popen(command, env=_environment() | {PACED: "1"}, cwd=ROOT) as child:
             try:
                 pace = self._plan.latency_rate, self._plan.latency_s
                 told = sorted(latencies(self._kafka, "paced.", Load(self._seed, 0), *pace))
