@@ -17,12 +17,12 @@ from fleet.kafka import NativeKafka, missing_tools
 
 pytestmark = pytest.mark.services
 SHORT: tuple[Row, ...] = (
-    ("batch", "kill", 2),
+    ("batch", "kill", 1),
     ("batch x2", "late", 1),
-    ("inline", "state full", 1),
     ("faust", "poison", 1),
+    ("inline", "skew", 1),
     ("batch", "store full", 1),
-    ("batch", "broker", 1),
+    ("inline", "broker", 1),
 )
 
 
