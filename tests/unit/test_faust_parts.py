@@ -1,0 +1,102 @@
+"""Where a Faust worker goes on: at its journals, before anything is fetched, never at a commit that ran ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from streams.contracts.clock import VirtualClock
+from streams.dedup import Dedup
+from streams.engines.faust_app import FaustConfig, build_app
+from streams.engines.faust_flow import flows_of
+from streams.engines.faust_parts import JournaledApp, _Thread
+from streams.engines.now import clock_time
+from streams.novelty import NoveltyStage
+from streams.tagging import Tagging
+
+EVENTS, CHANGELOG, NEW = TP("fleet.events", 0), TP("g-novelty-changelog", 0), TP("other", 1)
+
+
+class Broker:
+    """A consumer that remembers its positions, and every one that it ever had."""
+
+    def __init__(self) -> None:
+        self.committed = {EVENTS: 83, CHANGELOG: 5, NEW: None}
+        self.had: list[tuple[TP, int | None]] = []
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition(*tp) for tp in self.committed}
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        self.had.append((TP(*tp), offset))
+
+    async def seek_to_committed(self, *tps: TopicPartition) -> dict[TopicPartition, int | None]:
+        found = {tp: self.committed[TP(*tp)] for tp in tps}
+        self.had += [(TP(*tp), offset) for tp, offset in found.items()]
+        return found
+
+
+class Thread(_Thread):
+    """Calls at once what the consumer's thread would."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker, self.log = broker, logging.getLogger()  # type: ignore[assignment]
+
+    def _ensure_consumer(self) -> Any:
+        return self.broker
+
+    async def call_thread(self, method: Any, *args: Any) -> Any:
+        return await method(*args)
+
+
+def sought(positions: Mapping[TP, int]) -> tuple[Broker, Mapping[TP, int]]:
+    broker = Broker()
+    return broker, asyncio.run(Thread(broker).seek_to(positions))
+
+
+def test_what_a_journal_knows_is_never_sought_at_a_commit() -> None:
+    broker, told = sought({EVENTS: 78, TP("gone", 3): 4})
+    assert [offset for tp, offset in broker.had if tp == EVENTS] == [78]
+    assert (CHANGELOG, 5) in broker.had and told[EVENTS] == 78 and told[CHANGELOG] == 5
+    assert TP("gone", 3) not in told
+
+
+def test_without_a_journal_commits_count() -> None:
+    broker, told = sought({})
+    assert (EVENTS, 83) in broker.had and told == {EVENTS: 83, CHANGELOG: 5, NEW: None}
+
+
+def test_the_journals_are_taken_up_before_the_streams_flow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust tells of the rebalance, then lets the streams flow, then seeks."""
+    done: list[str] = []
+
+    held = {EVENTS}
+
+    class Consumer:
+        def assignment(self) -> set[TP]:
+            return held
+
+        async def perform_seek(self) -> None:
+            done.append("seek")
+
+    async def restore(_agent: object) -> None:
+        done.append("restore")
+
+    monkeypatch.setattr("streams.engines.faust_app.FlowAgent.restore", restore)
+    monkeypatch.setattr(JournaledApp, "consumer", Consumer())
+    flows = flows_of([Dedup(), Tagging(), NoveltyStage()], "", "g")
+    app = build_app(FaustConfig("h:1", web_port=0), flows, tmp_path, sink=None, now=clock_time(VirtualClock(0)))
+    asyncio.run(app.on_rebalance_complete.send())
+    assert done == ["restore", "seek"]
+    held.clear()
+    asyncio.run(app.on_rebalance_complete.send())
+    assert done == ["restore", "seek", "restore"]
