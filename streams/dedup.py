@@ -22,11 +22,36 @@ GENERATIONS = 8
 """An id is kept for at least (GENERATIONS - 1) / GENERATIONS of the window."""
 
 
+RECENT = 2048
+"""The newest ids lie apart until they are so many: adding one must not copy all."""
+
+
 class Generation(msgspec.Struct, frozen=True):
-    """Ids of one stretch of time, each with the checksum of what it named."""
+    """Ids of one stretch of time, each with the checksum of what it named, in the order they came."""
 
     since_ns: int
     ids: dict[str, int] = {}
+    """Whole multiples of RECENT."""
+    recent: dict[str, int] = {}
+    """The rest: how a stream was cut does not show."""
+
+    def __len__(self) -> int:
+        return len(self.ids) + len(self.recent)
+
+    @property
+    def parts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Where an id may be."""
+        return self.ids, self.recent
+
+    def adding(self, new: dict[str, int]) -> Generation:
+        """With these ids."""
+        if not self.ids.keys().isdisjoint(new):
+            return Generation(self.since_ns).adding(self.ids | self.recent | new)
+        if len(self.recent) + len(new) < RECENT:
+            return Generation(self.since_ns, self.ids, self.recent | new)
+        items = list((self.recent | new).items())
+        whole = len(items) - len(items) % RECENT
+        return Generation(self.since_ns, self.ids | dict(items[:whole]), dict(items[whole:]))
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -37,14 +62,15 @@ class Seen(msgspec.Struct, frozen=True):
     generations: tuple[Generation, ...] = ()
 
     def __contains__(self, name: str) -> bool:
-        return any(name in g.ids for g in self.generations)
+        return any(name in part for g in self.generations for part in g.parts)
 
     def __len__(self) -> int:
-        return sum(len(g.ids) for g in self.generations)
+        return sum(len(g) for g in self.generations)
 
     def fresh(self, named: dict[str, Named]) -> dict[str, Named]:
         """Those whose id is not known, in their order; faster than asking for each."""
-        known = {name for g in self.generations for name in g.ids.keys() & named.keys()}
+        parts = [part for g in self.generations for part in g.parts]
+        known = {name for part in parts for name in part.keys() & named.keys()}
         return {name: value for name, value in named.items() if name not in known} if known else named
 
     def admit(self, names: Sequence[str], now_ns: int) -> tuple[list[int], Seen]:
@@ -64,7 +90,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     def checksum(self, name: str) -> int | None:
         """What was remembered with an id; None where it is not known."""
-        return next((g.ids[name] for g in self.generations if name in g.ids), None)
+        return next((part[name] for g in self.generations for part in g.parts if name in part), None)
 
     def remember(self, new: dict[str, int], now_ns: int) -> Seen:
         """With these ids added, and what is too old or too much forgotten. Itself where nothing changes."""
@@ -72,9 +98,9 @@ class Seen(msgspec.Struct, frozen=True):
         if not new:
             return self if len(kept) == len(self.generations) else msgspec.structs.replace(self, generations=kept)
         if kept and len(new) <= self._room(now_ns):
-            kept = (*kept[:-1], Generation(kept[-1].since_ns, kept[-1].ids | new))
+            kept = (*kept[:-1], kept[-1].adding(new))
         else:
-            kept = (*kept, Generation(now_ns, new))[-GENERATIONS:]
+            kept = (*kept, Generation(now_ns).adding(new))[-GENERATIONS:]
         return msgspec.structs.replace(self, generations=kept)
 
     def union(self, other: Seen) -> Seen:
@@ -83,9 +109,10 @@ class Seen(msgspec.Struct, frozen=True):
         kept: list[Generation] = []
         for pair in zip_longest(ours, theirs):
             both = [g for g in pair if g is not None]
-            ids = {n: max(g.ids.get(n, 0) for g in both) for n in sorted({n for g in both for n in g.ids})}
-            kept.append(Generation(max(g.since_ns for g in both), ids))
-            if kept[1:] and sum(len(g.ids) for g in kept) > self.limit:
+            known = [g.ids | g.recent for g in both]
+            ids = {n: max(ids.get(n, 0) for ids in known) for n in sorted({n for ids in known for n in ids})}
+            kept.append(Generation(max(g.since_ns for g in both)).adding(ids))
+            if kept[1:] and sum(len(g) for g in kept) > self.limit:
                 kept.pop()
                 break
         return msgspec.structs.replace(self, generations=tuple(kept[::-1]))
@@ -95,7 +122,7 @@ class Seen(msgspec.Struct, frozen=True):
         newest = self.generations[-1] if self.generations else None
         if newest is None or now_ns - newest.since_ns >= self.window_ns // GENERATIONS:
             return 0
-        return max(max(self.limit // GENERATIONS, 1) - len(newest.ids), 0)
+        return max(max(self.limit // GENERATIONS, 1) - len(newest), 0)
 
 
 @dataclass(frozen=True, slots=True)

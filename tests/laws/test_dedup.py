@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message
-from streams.dedup import GENERATIONS, Dedup, DedupConfig, Seen
+from streams.dedup import GENERATIONS, RECENT, Dedup, DedupConfig, Seen
 from streams.state import StateUnreadable, pack
 from tests.laws.stage_laws import check_deterministic, check_dump_and_load, check_replay, run, shuffled
 from tests.samples import T0, event, in_batches, telemetry
@@ -85,6 +85,22 @@ def test_memory_is_bounded(count: int, limit: int) -> None:
         assert f"id-{number}" in seen and seen.checksum(f"id-{number}") == number
         assert len(seen) <= limit
     assert seen.checksum("never") is None
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, 3 * RECENT), max_size=6))
+def test_how_ids_came_does_not_show_in_what_is_kept(cuts: list[int]) -> None:
+    """Nor do parts that are kept change when others are added."""
+    names = [f"id-{i}" for i in range(2 * RECENT + 5)]
+    whole = Seen(10**18, 10**6).admit(names, T0)[1]
+    seen, start = Seen(10**18, 10**6), 0
+    for end in [*sorted(cuts), len(names)]:
+        before, seen = seen, seen.admit(names[start:end], T0)[1]
+        start = max(start, end)
+        shared = bool(before.generations) and len(names[:start]) // RECENT == len(before) // RECENT
+        assert not shared or seen.generations[0].ids is before.generations[0].ids
+    assert pack(seen) == pack(whole) and len(seen) == len(names) and names[0] in seen and names[-1] in seen
+    assert seen.union(Seen(10**18, 10**6)).fresh(dict.fromkeys([*names, "new"])) == {"new": None}
 
 
 def test_time_alone_forgets() -> None:

@@ -138,7 +138,7 @@ def test_merging_commutes_and_stays_in_bounds(first: int, second: int, m: int, n
         assert all(
             len(x.prototypes) <= SMALL.prototypes and len(x.pending) < SMALL.longest_block for x in cells.values()
         )
-    for name in {n for s in (a, b) for g in s.seen.generations for n in g.ids}:
+    for name in {n for s in (a, b) for g in s.seen.generations for ids in g.parts for n in ids}:
         assert name in together.seen
 
 
@@ -149,7 +149,7 @@ def test_in_which_order_three_are_merged_hardly_shows(seed: int, count: int) -> 
     stage = NoveltyStage(NoveltyConfig(prototypes=24, mature=32))
     a, b, c = (run(stage, [clustered(seed + i, count, 1000 * i)], T0)[0] for i in range(3))
     first, second = stage.merge(stage.merge(a, b), c), stage.merge(a, stage.merge(b, c))
-    assert all(n in second.seen for g in first.seen.generations for n in g.ids)
+    assert all(n in second.seen for g in first.seen.generations for ids in g.parts for n in ids)
     probe = clustered(seed + 9, 40, 9000)
     one, other = (np.array([s.novelty.distance for s in scored(run_on(stage, m, probe))]) for m in (first, second))
     assert float(np.abs(one - other).mean()) < 0.05
@@ -193,7 +193,7 @@ def test_the_union_of_what_was_seen_is_the_same_from_both_sides_and_bounded(
     together = a.union(b)
     assert together == b.union(a)
     assert len(together.generations) <= GENERATIONS
-    assert len(together) <= max(limit, len(together.generations[-1].ids) if together.generations else 0)
+    assert len(together) <= max(limit, len(together.generations[-1]) if together.generations else 0)
     if len({*ours, *theirs}) * GENERATIONS <= limit:
         assert all(f"id-{n}" in together for n in (*ours, *theirs))
 
