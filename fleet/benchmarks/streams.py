@@ -114,6 +114,7 @@ class _Bench:
     def __init__(self, kafka: str, plan: Plan, seed: int, say: Callable[[str], None]) -> None:
         self._kafka, self._plan, self._say, self._seed = kafka, plan, say, seed
         self._numbers = iter(range(1_000_000))
+        self._failed: dict[str, str] = {}
 
     def all(self) -> dict[str, Any]:
         """Everything, as plain values."""
@@ -125,6 +126,7 @@ class _Bench:
             "events": self._plan.events,
             "throughput": throughput,
             "left_out": {c.name: c.missing() for c in CONTENDERS if c.missing()},
+            "failed": self._failed,
             "latency_ms": self._latency(),
             "by_prototypes": {str(n): self._rate("all.", n) for n in self._plan.prototypes},
             "by_partitions": {str(n): self._by_partitions(n) for n in self._plan.partitions},
@@ -132,14 +134,23 @@ class _Bench:
         }
 
     def _throughput(self) -> dict[str, list[dict[str, Any]]]:
+        """By contender, a run a turn. Who fails is out of the contest, and it is said. Raises ContenderFailed for
+        batch, without which there is none."""
         found: dict[str, list[dict[str, Any]]] = {"raw": []}
         for turn in range(self._plan.repeats):
             found["raw"].append(self._raw())
-            for contender in (c for c in CONTENDERS if not c.missing()):
-                ran = self._run(contender, "all.", 256)
+            for contender in (c for c in CONTENDERS if not c.missing() and c.name not in self._failed):
+                try:
+                    ran = self._run(contender, "all.", 256)
+                except ContenderFailed as error:
+                    if contender is CONTENDERS[0]:
+                        raise
+                    self._failed[contender.name] = str(error)
+                    self._say(f"turn {turn + 1}: {error}")
+                    continue
                 found.setdefault(contender.name, []).append(ran)
                 self._say(f"turn {turn + 1}: {contender.name} {ran['per_s']:.0f}/s, {ran['peak_mb']:.0f} MB")
-        return found
+        return {name: runs for name, runs in found.items() if name not in self._failed}
 
     def _raw(self) -> dict[str, Any]:
         command = [str(HERE), str(PEERS / "raw.py"), self._kafka, "all.", self._group(), str(self._plan.events)]
@@ -223,6 +234,7 @@ def assess(results: dict[str, Any]) -> Measured:
         *([_ratio("flink-pyflink", FLINK_BAR, runs, ["pyflink"], 3.0, "flink")] if "flink" in runs else []),
         Bar("latency", "event to decision, p99 at the fixed rate, ms", p99, "<= 100", p99 <= 100),
         _complete(results),
+        Bar("contenders", "contenders that failed", len(results["failed"]), "0", not results["failed"]),
         _bounded(results["endurance"]),
     ]
     return Measured(results, bars, _table(results))
@@ -289,4 +301,5 @@ def _table(results: dict[str, Any]) -> str:
         "| batch's states after events | MB | us of CPU an event |", "|---|---|---|",
         *_endured(results["endurance"]),
         *(f"\nLeft out: {name} ({why})." for name, why in results["left_out"].items()),
+        *(f"\nFailed: {name} ({why})." for name, why in results["failed"].items()),
     ])  # fmt: skip

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from fleet.benchmarks.streams import CONTENDERS, ENDURANCE, ROOT, assess
+from fleet.benchmarks.streams import CONTENDERS, ENDURANCE, ROOT, Contender, Plan, _Bench, assess
 from fleet.benchmarks.streams_endurance import again
 from fleet.benchmarks.streams_load import Load
+from fleet.benchmarks.streams_watch import ContenderFailed
 from streams.contracts.codec import decode, encode
 from streams.contracts.drive import TriggerEvent
 from streams.contracts.ids import event_id
@@ -48,6 +49,7 @@ def results(
         "throughput": runs | others,
         "latency_ms": latency,
         "left_out": {"faust": "missing"},
+        "failed": {},
         "by_prototypes": grown,
         "by_partitions": grown,
         "endurance": [{"events": 1_000 * n, "mb": mb, "cpu_s": 0.1 * n} for n, mb in enumerate(mb, 1)],
@@ -86,6 +88,32 @@ def test_without_peers_their_bar_does_not_hold() -> None:
     given = results((95, 9.5, 95))
     del given["throughput"]["quixstreams"], given["throughput"]["bytewax"]
     assert not held(given)["batch-peers"]
+
+
+def test_who_failed_is_named_and_no_bar_is_met_by_it() -> None:
+    given = results((95, 9.5, 95))
+    given["failed"] = {"flink": "0 of 1000 outputs"}
+    assert not held(given)["contenders"]
+    assert "Failed: flink (0 of 1000 outputs)" in assess(given).table
+
+
+def test_a_contender_that_fails_does_not_take_the_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: object, contender: Contender, *__: object) -> dict[str, Any]:
+        if contender.name == failing:
+            raise ContenderFailed(f"{failing}: 0 of 9 outputs")
+        return ran(5.0)[0]
+
+    monkeypatch.setattr(_Bench, "_run", run)
+    monkeypatch.setattr(_Bench, "_raw", lambda _: ran(9.0)[0])
+    monkeypatch.setattr(Contender, "missing", lambda _: "")
+    failing = "bytewax"
+    bench = _Bench("nowhere", Plan(repeats=2), 1, lambda _: None)
+    found = bench._throughput()
+    assert "bytewax" not in found and len(found["batch"]) == len(found["hand"]) == 2
+    assert bench._failed == {"bytewax": "bytewax: 0 of 9 outputs"}
+    failing = "batch"
+    with pytest.raises(ContenderFailed):
+        bench._throughput()
 
 
 def test_the_table_names_who_was_left_out() -> None:
