@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from fleet.benchmarks.chaos_load import Burst
 from fleet.benchmarks.chaos_verdict import Word, word
 from streams.topics import BY_NAME
-from streams.transport.kafka import KafkaConfig, KafkaTransport
+from streams.transport.kafka import LARGEST_BATCH_BYTES, KafkaConfig, KafkaTransport
 from streams.transport.memory import partition_of
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,12 @@ class Wire:
         KafkaTransport(KafkaConfig(bootstrap, prefix=prefix)).close()
         self.words: list[Word] = []
         """Committed decisions, in the order in which they were heard."""
-        settings = {"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 2}
+        settings = {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "linger.ms": 2,
+            "message.max.bytes": LARGEST_BATCH_BYTES,
+        }
         self._producer = Producer(settings, logger=_log)
         self._listener = self._consumer("listener")
         self._ended: set[tuple[str, int]] = set()
