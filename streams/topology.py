@@ -39,7 +39,13 @@ TOPOLOGY: tuple[Node, ...] = (
         "prototypes and recent distances; merges across partitions",
         "partition",
     ),
-    Node("selection", ("fleet.scenarios",), ("fleet.clip-requests",), "window", "candidates of the open window"),
+    Node(
+        "selection",
+        ("fleet.scenarios",),
+        ("fleet.clip-requests",),
+        "window",
+        "candidates of the open window, bytes asked for in its hour",
+    ),
     Node(
         "archive",
         ("fleet.clip-requests", "fleet.clips"),
