@@ -4,7 +4,7 @@ What an expert writes who wants tags, novelty and a window's choice, once: typed
 many records a transaction as the batch engine takes, one process that holds all partitions. It is held to the same
 events, windows and guarantee of what is committed. What it leaves out is in its favour, so a ratio to it says too
 little of the engine rather than too much: bounds of fields and clocks, dead letters, copies that were changed,
-prototypes by cell and partition that learn in blocks at a calibrated rate, near-duplicates, inclusion probabilities
+prototypes by cell and partition that learn in blocks at a calibrated rate, near-duplicates, known probabilities
 and caps by environment and region. And its memory dies with it: ids, prototypes and the open window.
 """
 
