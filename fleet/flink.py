@@ -80,6 +80,8 @@ class FlinkEnvironment:
         """What a process of Flink finds in its environment."""
         logs.mkdir(parents=True, exist_ok=True)
         return os.environ | {
+            # Without it PyFlink goes by its own folders of libraries and plugins.
+            "FLINK_HOME": str(self.packages / "pyflink"),
             "FLINK_LIB_DIR": str(self.lib),
             "FLINK_PLUGINS_DIR": str(self.plugins),
             "FLINK_LOG_DIR": str(logs),
