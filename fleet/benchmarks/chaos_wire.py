@@ -41,6 +41,7 @@ class Wire:
             "message.max.bytes": LARGEST_BATCH_BYTES,
         }
         self._producer = Producer(settings, logger=_log)
+        self._refused: list[KafkaError] = []
         self._listener = self._consumer("listener")
         self._ended: set[tuple[str, int]] = set()
         self._next = {(prefix + t, p): 0 for t in listen for p in range(BY_NAME[t].partitions)}
@@ -57,9 +58,12 @@ class Wire:
                 partition=partition,
                 headers=list(r.headers),
                 timestamp=burst.time_ns // 1_000_000,
+                on_delivery=self._delivered,
             )
         if self._producer.flush(_AWAY_S):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        if self._refused:
+            raise KafkaException(self._refused[0])
 
     def listen(self, timeout_s: float = 0.01) -> int:
         """Hear what was decided meanwhile; how much that was."""
@@ -98,6 +102,10 @@ class Wire:
     def close(self) -> None:
         """Let go."""
         self._listener.close()
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._refused.append(error)
 
     def _assign(self) -> None:
         """From where we are, so that the ends of all partitions are told anew."""
