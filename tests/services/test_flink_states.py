@@ -30,6 +30,8 @@ pytestmark = [
 ]
 PREFIX = "states."
 BUCKET = "fleet-states"
+BEGAN_NS = time.time_ns()
+"""Of events: older ones would be refused as stale."""
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def start(
 def tell(transport: KafkaTransport, *numbers: int) -> None:
     """Events of one vehicle, so of one lane."""
     for n in numbers:
-        one = event(n, time_ns=1_700_000_000 * 10**9 + n, embedding=embedding_of([n, 5, 7]))
+        one = event(n, time_ns=BEGAN_NS + n, embedding=embedding_of([n, 5, 7]))
         send(transport, "fleet.events", one)
     transport.flush()
 
