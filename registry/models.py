@@ -228,9 +228,19 @@ class Models:
         return self._connected
 
 
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_SCHEMA_CHECK_NOTICE": "true",
+    # A command's result goes to stdout, and nothing else.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""MLflow's own settings, unless they are set."""
+
+
 def _quiet_client(uri: str, database: Path | None) -> MlflowClient:
-    for variable in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_DISABLE_SCHEMA_CHECK_NOTICE", "GIT_PYTHON_REFRESH"):
-        os.environ.setdefault(variable, "quiet" if variable.startswith("GIT") else "true")
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient  # noqa: PLC0415  takes seconds
 
