@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
@@ -14,17 +14,24 @@ from streams.coverage import Coverage
 from streams.dedup import Dedup, DedupConfig
 from streams.engines.round import UnknownStage
 from streams.novelty import NoveltyConfig, NoveltyStage
+from streams.pooling import PoolConfig
 from streams.rollouts import Rollouts
 from streams.selection import Selection, SelectionConfig
 from streams.stage import AnyStage
 from streams.tagging import Tagging
 from streams.triggers import Triggers
 
+
+def _selection(config: SelectionConfig) -> Selection:
+    """A fleet's events come in several partitions: what is rare in one is judged by all."""
+    return Selection(replace(config, pool=config.pool or PoolConfig()))
+
+
 STAGES: dict[str, Callable[[Store], AnyStage]] = {
     "dedup": lambda _: Dedup(),
     "tagging": lambda _: Tagging(),
     "novelty": lambda _: NoveltyStage(),
-    "selection": lambda _: Selection(),
+    "selection": lambda _: _selection(SelectionConfig()),
     "archive": lambda store: Archive(store.uri),
     "coverage": lambda _: Coverage(),
     "triggers": lambda _: Triggers(),
@@ -34,7 +41,7 @@ SETTABLE: dict[str, tuple[type, Callable[[Any], AnyStage]]] = {
     # Those whose limits are a fleet's own: their numbers can be set by name.
     "dedup": (DedupConfig, Dedup),
     "novelty": (NoveltyConfig, NoveltyStage),
-    "selection": (SelectionConfig, Selection),
+    "selection": (SelectionConfig, _selection),
 }
 Settings = Mapping[str, str]
 """STAGE.FIELD -> value, as text."""

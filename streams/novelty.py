@@ -28,7 +28,7 @@ from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message
 from streams.contracts.scenarios import Novelty, Scenario
 from streams.dedup import Seen
-from streams.prototypes import Floats, Near, Units, absorb, condense, cosine_distances, nearest, unit_vectors
+from streams.prototypes import Floats, Near, Units, absorb, cosine_distances, nearest, unit_vectors
 from streams.stage import Emit, Outcome
 from streams.state import pack, unpack
 
@@ -53,7 +53,7 @@ EVERYWHERE = ""
 @dataclass(frozen=True, slots=True)
 class NoveltyConfig:
     """Sizes are bounds: memory is at most versions x (cells + 1) x (prototypes + longest block) x dimension bytes,
-    and 12 bytes for each place of a reservoir."""
+    and 4 bytes for each place of a reservoir."""
 
     false_alarm_rate: float = 0.05
     nearest: int = 4
@@ -92,8 +92,6 @@ class Model(msgspec.Struct, frozen=True):
     """Raw p-value at or below which an event is novel."""
     distances: Floats
     """[R] recent distances by slot; NaN where none."""
-    taken_ns: NDArray[np.int64]
-    """[R] event times of those."""
     pending: Units
     """[n, D] the block that is being filled."""
     pending_hashes: Hashes
@@ -104,8 +102,6 @@ class Model(msgspec.Struct, frozen=True):
     """[n] the nearest prototype of each."""
     pending_gaps: Floats
     """[n] cosine distance to it."""
-    pending_ns: NDArray[np.int64]
-    """[n]."""
     pending_judged: int = 0
     """Of the block, those on which its verdict held."""
     pending_novel: int = 0
@@ -195,16 +191,6 @@ class NoveltyStage:
                 for row, novelty in zip(rows, novelties, strict=True):
                     told[row] = novelty
         return models, [replace(s, novelty=n) for s, n in zip(scenarios, told, strict=True)]
-
-    def merge(self, a: NoveltyState, b: NoveltyState) -> NoveltyState:
-        """What two partitions know together, within the bounds of one. merge(a, b) is merge(b, a); of three the
-        order shows only in which prototypes were condensed first. Each event counts once where the partitions'
-        events are apart, so a state is not to be merged with itself."""
-        models: Models = {}
-        for key in sorted({*a.models, *b.models}):
-            first, second = a.models.get(key, {}), b.models.get(key, {})
-            models[key] = {c: self._merged(first.get(c), second.get(c)) for c in sorted({*first, *second})}
-        return NoveltyState(a.seen.union(b.seen), models)
 
     def dump(self, state: NoveltyState) -> bytes:
         """MessagePack."""
@@ -306,11 +292,16 @@ class NoveltyStage:
 
     def _held(self, model: Model, rows: _Rows, near: Near, verdicts: _Verdicts) -> Model:
         """With rows added to the block."""
-        return _joined(
+        return replace(
             model,
-            (rows.units, rows.hashes, verdicts.distances, near.who, near.gaps, rows.times_ns),
-            judged=int(verdicts.hold.sum()),
-            novel=int(self._novel(verdicts).sum()),
+            pending=np.concatenate([model.pending, rows.units]),
+            pending_hashes=np.concatenate([model.pending_hashes, rows.hashes]),
+            pending_distances=np.concatenate([model.pending_distances, verdicts.distances]),
+            pending_who=np.concatenate([model.pending_who, near.who]),
+            pending_gaps=np.concatenate([model.pending_gaps, near.gaps]),
+            pending_judged=model.pending_judged + int(verdicts.hold.sum()),
+            pending_novel=model.pending_novel + int(self._novel(verdicts).sum()),
+            used_ns=max(model.used_ns, int(rows.times_ns.max())),
         )
 
     def _learned(self, model: Model) -> Model:
@@ -318,15 +309,13 @@ class NoveltyStage:
         if len(model.pending) < self._block(model) and model.pending_novel < self._most_novel(model):
             return model
         prototypes, weights, radius = self._absorbed(model)
-        distances, taken_ns = self._remembered(model)
         return replace(
             self._empty(model.pending.shape[1]),
             prototypes=prototypes,
             weights=weights,
             radius=radius,
             level=self._next_level(model),
-            distances=distances,
-            taken_ns=taken_ns,
+            distances=self._remembered(model),
             events=model.events + len(model.pending),
             used_ns=model.used_ns,
         )
@@ -338,64 +327,26 @@ class NoveltyStage:
         near = Near(model.pending_distances, model.pending_who, model.pending_gaps)
         return absorb(model.prototypes, weights, radius, model.pending, near, self.config.prototypes)
 
-    def _remembered(self, model: Model) -> tuple[Floats, NDArray[np.int64]]:
+    def _remembered(self, model: Model) -> Floats:
         """The reservoir with the block's distances; of two for one slot, the one with the larger hash stays."""
-        distances, taken_ns = model.distances.copy(), model.taken_ns.copy()
+        distances = model.distances.copy()
         order = np.argsort(model.pending_hashes, kind="stable")
         order = order[~np.isnan(model.pending_distances[order])]
         # A young model's distances still fall: it forgets them by keeping few.
         kept = min(max(self.config.mature, model.events // YOUNG), len(distances))
-        slots = model.pending_hashes[order] % kept
-        distances[slots], taken_ns[slots] = model.pending_distances[order], model.pending_ns[order]
-        return distances, taken_ns
+        distances[model.pending_hashes[order] % kept] = model.pending_distances[order]
+        return distances
 
     def _next_level(self, model: Model) -> float:
         c = self.config
         judged, novel = model.pending_judged, model.pending_novel
         return next_level(model.level, c.false_alarm_rate, judged, novel, c.adaption, c.lowest)
 
-    def _merged(self, a: Model | None, b: Model | None) -> Model:
-        if a is None or b is None:
-            model = a or b
-            assert model is not None
-            return model
-        later = b.taken_ns > a.taken_ns
-        same = b.taken_ns == a.taken_ns
-        distances = np.where(later, b.distances, np.where(same, np.fmax(a.distances, b.distances), a.distances))
-        prototypes, weights, radius = condense(
-            np.concatenate([a.prototypes, b.prototypes]),
-            np.concatenate([a.weights, b.weights]),
-            max(a.radius, b.radius),
-            self.config.prototypes,
-        )
-        model = replace(
-            self._empty(a.pending.shape[1]),
-            prototypes=prototypes,
-            weights=weights,
-            radius=radius,
-            level=(a.level + b.level) / 2,
-            distances=distances,
-            taken_ns=np.maximum(a.taken_ns, b.taken_ns),
-            events=a.events + b.events,
-            used_ns=max(a.used_ns, b.used_ns),
-        )
-        for part in sorted((a, b), key=lambda m: m.pending_hashes.tobytes()):
-            model = self._refilled(model, part)
-        return model
-
-    def _refilled(self, model: Model, part: Model) -> Model:
-        """With another model's unfinished block added, which lies anew among these prototypes."""
-        near = nearest(part.pending, model.prototypes, model.weights, self.config.nearest)
-        columns = part.pending, part.pending_hashes, part.pending_distances, near.who, near.gaps, part.pending_ns
-        return self._learned(_joined(model, columns, part.pending_judged, part.pending_novel))
-
     def _empty(self, dimension: int) -> Model:
-        none = np.zeros((0, dimension), np.int8)
-        floats, times_ns = np.zeros(0, np.float32), np.zeros(0, np.int64)
+        none, floats = np.zeros((0, dimension), np.int8), np.zeros(0, np.float32)
         reservoir = np.full(self.config.reservoir, np.nan, np.float32)
-        taken_ns, level = np.zeros(self.config.reservoir, np.int64), self.config.false_alarm_rate
-        held = none, np.zeros(0, np.uint32), floats, np.zeros(0, np.int32), floats, times_ns
-        return Model(none, floats, 0.0, level, reservoir, taken_ns, *held)
+        held = none, np.zeros(0, np.uint32), floats, np.zeros(0, np.int32), floats
+        return Model(none, floats, 0.0, self.config.false_alarm_rate, reservoir, *held)
 
     def _tell(self, group: list[Scenario], v: _Verdicts, mature: Bools) -> list[Novelty]:
         """A verdict and its reason for each event: a mature cell's own, before that the whole fleet's."""
@@ -428,28 +379,12 @@ YOUNG = 4
 """A reservoir holds at most one distance for so many events that its model has seen."""
 BREATH = 1600.0
 """Events after which the radius, if it lost nothing, has shrunk to 1/e."""
-_Columns = tuple[Units, Hashes, Floats, NDArray[np.int32], Floats, NDArray[np.int64]]
-_PENDING = ("pending", "pending_hashes", "pending_distances", "pending_who", "pending_gaps", "pending_ns")
-"""The columns of a block, as Model names them."""
 _THIN = np.uint32(0x9E3779B9)
 """Sets this use of an event's hash apart from others."""
 _UNKNOWN = Novelty(explanation="no embedding came with the event")
 _TO_3 = tuple(f"{i / 1000:.3f}" for i in range(2001))
 _TO_4 = tuple(f"{i / 10_000:.4f}" for i in range(10_001))
 """Formatting a number takes longer than all else that is done for an event."""
-
-
-def _joined(model: Model, columns: _Columns, judged: int, novel: int) -> Model:
-    """With events added to the block; `judged` and `novel` of them count as such."""
-    held = (getattr(model, name) for name in _PENDING)
-    joined = {name: np.concatenate(pair) for name, *pair in zip(_PENDING, held, columns, strict=True)}
-    return replace(
-        model,
-        **joined,
-        pending_judged=model.pending_judged + judged,
-        pending_novel=model.pending_novel + novel,
-        used_ns=max(model.used_ns, int(columns[-1].max(initial=0))),
-    )
 
 
 def _nothing(count: int) -> _Verdicts:

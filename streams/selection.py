@@ -5,6 +5,9 @@ by systematic sampling with probability proportional to value (Madow 1949), star
 that each clip's inclusion probability is known and fleet statistics can be weighted back (Horvitz and Thompson
 1952).
 
+Where a pool is configured, what is rare in its partition is first judged by the whole fleet (pooling.py): here the
+candidates of all partitions and vehicles meet.
+
 Bytes are bounded by window, and on request by hour for each vehicle, each region and the fleet. What is drawn
 keeps these bounds whatever the lot is: no more is drawn than would fit if it were the largest.
 """
@@ -28,6 +31,8 @@ from streams.contracts.drive import Trigger
 from streams.contracts.scenarios import Scenario
 from streams.dedup import Seen
 from streams.draw import Left, Lot, draw, priorities
+from streams.novelty import Models
+from streams.pooling import Pool, PoolConfig
 from streams.stage import Emit, Outcome
 from streams.state import pack, unpack
 from streams.value import Candidate, Weights, distinct, value_all
@@ -64,6 +69,8 @@ class SelectionConfig:
     candidates: int = 5_000
     """Bound on what is held; beyond it, a priority sample with known probability is."""
     seen_ids: int = 200_000
+    pool: PoolConfig | None = None
+    """None: a partition's word on novelty is the last, as is right where there is but one."""
 
     def __post_init__(self) -> None:
         if self.mode not in (RANDOM, CURATED):
@@ -111,6 +118,8 @@ class SelectionState(msgspec.Struct, frozen=True):
     """[held]; none while there was room for all."""
     spent: Spent = Spent()
     """Of the hour of the last window that was closed, where hours have budgets."""
+    pool: Models = {}
+    """What the fleet knows of what is rare."""
 
 
 class Selection:
@@ -120,6 +129,7 @@ class Selection:
 
     def __init__(self, config: SelectionConfig | None = None) -> None:
         self.config = config or SelectionConfig()
+        self._pool = Pool(self.config.pool) if self.config.pool and self.config.mode == CURATED else None
 
     def initial(self) -> SelectionState:
         """No window is open."""
@@ -130,10 +140,11 @@ class Selection:
         window = now_ns // self.config.window_ns
         emits: tuple[Emit, ...] = ()
         if window > state.window:
-            lots, of = self._choose(state)
+            pool, judged = self._pool.judge(state.pool, state.held) if self._pool else (state.pool, state.held)
+            lots, of = self._choose(state, judged)
             emits = tuple(Emit("fleet.clip-requests", r) for r in self._requests(lots, of, state))
             spent = self._spent(state).adding(lots) if self.config.hourly else state.spent
-            state = SelectionState(state.seen, window, spent=spent)
+            state = SelectionState(state.seen, window, spent=spent, pool=pool)
         scenarios = [s for s in batch if isinstance(s, Scenario)]
         rows, seen = state.seen.admit([s.event.event_id for s in scenarios], now_ns)
         new = [scenarios[row] for row in rows]
@@ -182,12 +193,12 @@ class Selection:
         """[B] what can be said before the window's other candidates are known."""
         return np.ones(len(scenarios)) if self.config.mode == RANDOM else self.config.weights.alone(scenarios)
 
-    def _held_probability(self, scenario: Scenario, threshold: float) -> float:
-        return 1.0 if threshold <= 0 else min(1.0, float(self._worth([scenario])[0]) / threshold)
+    def _held_probability(self, scenario: Scenario | None, threshold: float) -> float:
+        return 1.0 if scenario is None else min(1.0, float(self._worth([scenario])[0]) / threshold)
 
-    def _choose(self, state: SelectionState) -> tuple[list[Lot], int]:
+    def _choose(self, state: SelectionState, judged: Sequence[Scenario]) -> tuple[list[Lot], int]:
         """A window's clips, most valuable first, and among how many; in which order they came does not matter."""
-        candidates = value_all(state.held, self.config.weights, flat=self.config.mode == RANDOM)
+        candidates = value_all(judged, self.config.weights, flat=self.config.mode == RANDOM)
         if not candidates:
             return [], 0
         spent = self._spent(state)
@@ -227,11 +238,16 @@ class Selection:
 
     def _requests(self, lots: Sequence[Lot], of: int, state: SelectionState) -> Iterator[ClipRequest]:
         spent = self._spent(state)
+        # By what was known of it then, not by what the pool has said since.
+        as_held = {s.event.event_id: s for s in state.held} if state.threshold > 0 else {}
         for number, lot in enumerate(lots, 1):
             spent = spent.adding([lot]) if self.config.hourly else spent
             why = f"window {state.window}, {number} of {of} by value: "
             why += f"{lot.candidate.explained(self.config.weights)}; {lot.how}"
-            yield self._request(lot, why + self._of_budgets(lot.candidate, spent), state)
+            if self._pool:
+                why += f"; novelty: {lot.candidate.scenario.novelty.explanation[:600]}"
+            held = self._held_probability(as_held.get(lot.candidate.name), state.threshold)
+            yield self._request(lot, why + self._of_budgets(lot.candidate, spent), held, state)
 
     def _of_budgets(self, candidate: Candidate, spent: Spent) -> str:
         """What it leaves of the hour's bytes."""
@@ -247,11 +263,10 @@ class Selection:
         ]
         return f"; this hour {', '.join(told)}" if told else ""
 
-    def _request(self, lot: Lot, why: str, state: SelectionState) -> ClipRequest:
+    def _request(self, lot: Lot, why: str, held: float, state: SelectionState) -> ClipRequest:
         event, candidate = lot.candidate.scenario.event, lot.candidate
         assert event.clip is not None
         ends_ns = (state.window + 1) * self.config.window_ns
-        held = self._held_probability(candidate.scenario, state.threshold)
         chance = min(1.0, lot.probability * held * event.collection_probability)
         return ClipRequest(
             clip_id=event.clip.clip_id,

@@ -36,7 +36,7 @@ TOPOLOGY: tuple[Node, ...] = (
         ("events.tagged",),
         ("fleet.scenarios",),
         "embedding version, cell",
-        "prototypes and recent distances; merges across partitions",
+        "prototypes and recent distances",
         "partition",
     ),
     Node(
@@ -44,7 +44,7 @@ TOPOLOGY: tuple[Node, ...] = (
         ("fleet.scenarios",),
         ("fleet.clip-requests",),
         "window",
-        "candidates of the open window, bytes asked for in its hour",
+        "candidates of the open window, bytes asked for in its hour, what the fleet knows of rare events",
     ),
     Node(
         "archive",

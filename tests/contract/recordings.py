@@ -20,9 +20,11 @@ from streams.contracts.drive import Exposure, Telemetry, TriggerEvent
 from streams.contracts.ids import job_fingerprint
 from streams.contracts.jobs import JobStarted
 from streams.contracts.releases import RolloutState
+from streams.contracts.scenarios import Novelty
 from streams.coverage import Coverage, CoverageConfig
 from streams.dedup import Dedup
 from streams.novelty import NoveltyConfig, NoveltyStage
+from streams.pooling import PoolConfig
 from streams.rollouts import Rollouts, RolloutsConfig, Wave
 from streams.selection import Selection, SelectionConfig
 from streams.stage import AnyStage
@@ -161,12 +163,22 @@ def _novelty() -> Recording:
 
 
 def _selection() -> Recording:
-    """Two windows; the second one's candidates come twice."""
+    """Windows that the whole fleet judges again; the second one's candidates come twice."""
     dice = random.Random(5)
     cells = ["right/day/clear/urban", "left/night/clear/urban", "right/day/fog/highway"]
-    found = [scenario(i, dice.choice(VEHICLES), dice.choice(cells), embedding=_direction(dice)) for i in range(90)]
+    found = [
+        scenario(
+            i,
+            dice.choice(VEHICLES),
+            dice.choice(cells),
+            embedding=_direction(dice),
+            novelty=Novelty(0.1, dice.random(), False, "as its partition says"),
+        )
+        for i in range(90)
+    ]
+    pool = PoolConfig(mature=8, novelty=NoveltyConfig(block=4, prototypes=8, mature=4))
     return Recording(
-        lambda: [Selection(SelectionConfig(window_ns=WINDOW, clips=9, per_vehicle=3))],
+        lambda: [Selection(SelectionConfig(window_ns=WINDOW, clips=9, per_vehicle=3, pool=pool))],
         (
             phase(1, *found[:50], *poison("fleet.scenarios", cells[0], 1)),
             phase(61, found[0]),

@@ -16,6 +16,7 @@ from registry.store import Store
 from streams.engines.batch.engine import NotTogether
 from streams.engines.round import UnknownStage
 from streams.novelty import NoveltyConfig, NoveltyStage
+from streams.pooling import PoolConfig
 from streams.selection import Selection, SelectionConfig
 from streams.topology import BY_STAGE, topics_read
 from streams.transport.base import ConnectionFailed
@@ -76,7 +77,7 @@ def test_a_stage_takes_its_settings() -> None:
     settings = {"selection.hour_bytes": "2000000000", "selection.clips": "7", "novelty.false_alarm_rate": "0.01"}
     novelty, selection, tagging = make_stages(("novelty", "selection", "tagging"), Store("memory://s"), settings)
     assert isinstance(selection, Selection) and isinstance(novelty, NoveltyStage)
-    assert selection.config == SelectionConfig(hour_bytes=2_000_000_000, clips=7)
+    assert selection.config == SelectionConfig(hour_bytes=2_000_000_000, clips=7, pool=PoolConfig())
     assert novelty.config == NoveltyConfig(false_alarm_rate=0.01)
     assert tagging.name == "tagging"
 
