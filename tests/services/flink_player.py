@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
 
 from fleet.flink import FlinkEnvironment
@@ -28,6 +29,8 @@ class FlinkPlayer(KafkaPlayer):
     exactly_once = True
     _process: subprocess.Popen[str] | None = None
     _started = 0
+    restored = ""
+    """The checkpoint from which the job went on."""
 
     def __init__(self, broker: NativeKafka, folder: Path, parallelism: int = 1, master: str = "") -> None:
         super().__init__(broker, folder)
@@ -50,7 +53,9 @@ class FlinkPlayer(KafkaPlayer):
             [self._config(name) for name in self.recordings], self.folder / f"job-{self._started}"
         )
         assert self._process.stdout is not None
-        assert "started" in self._process.stdout.readline(), self.waiting_for()
+        told = msgspec.json.decode(self._process.stdout.readline() or b"{}", type=dict[str, str])
+        assert told.get("event") == "started", self.waiting_for()
+        self.restored = told["restored"]
 
     def idle(self) -> bool:
         """Nothing was being written, all that stood there is taken, and nothing was written meanwhile."""
@@ -147,7 +152,8 @@ class FlinkPlayer(KafkaPlayer):
 
 
 class RestlessFlinkPlayer(FlinkPlayer):
-    """Killed after each of the first phases was fed, and restored with as many subtasks as `after` says."""
+    """Killed after the second phase was fed, when there is a state to lose, and after the third; restored with as
+    many subtasks as `after` says."""
 
     def __init__(
         self, broker: NativeKafka, folder: Path, after: Sequence[int] = (2, 1), wait_s: float = 0.0
@@ -163,10 +169,11 @@ class RestlessFlinkPlayer(FlinkPlayer):
 
         def die(number: int) -> None:
             between(number)
-            if number < len(self.after):
+            if 0 < number <= len(self.after):
                 time.sleep(self.wait_s)
                 self.kill()
-                self.parallelism = self.after[number]
+                self.parallelism = self.after[number - 1]
                 self.start()
+                assert "/chk-" in self.restored
 
         return super().play(recordings, die)
