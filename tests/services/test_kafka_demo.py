@@ -44,7 +44,8 @@ def test_the_wheel_turns_alike_over_the_real_parts(
         quick_run.summary,
     )
     assert [unnamed(t) for t in over["turns"]] == [unnamed(t) for t in embedded["turns"]]
-    assert over["clips"] == embedded["clips"]
+    # A clip names the model that drove, and that name is longer there.
+    assert over["clips"] | {"bytes": 0} == embedded["clips"] | {"bytes": 0}
     assert over["clips"]["lost"] == 0
     assert [j["verdict"] for j in over["jobs"]] == [j["verdict"] for j in embedded["jobs"]]
     # The model's name there is the run's own, and later jobs are named after what they start from.
