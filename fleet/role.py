@@ -36,7 +36,7 @@ def run_role(
     while not stop.is_set():
         try:
             transport = KafkaTransport(kafka)
-        except ConnectionFailed as error:
+        except (ConnectionFailed, Retry) as error:
             if not began:
                 raise
             failures = _wait(name, error, failures, stop)

@@ -35,10 +35,12 @@ def run(options: RunOptions) -> None:
             _work(engine, stop, options)
             return
         except (Retry, StoreRetry, OSError) as error:
-            failures = 0 if engine.taken else failures + 1
-            _wait(error, failures, stop)
+            failed: Exception = error
         finally:
+            # Before the wait: who does not poll must not hold partitions.
             engine.close()
+        failures = 0 if engine.taken else failures + 1
+        _wait(failed, failures, stop)
         following = _when_it_answers(options, stop)
         if following is None:
             return

@@ -120,8 +120,8 @@ class VirtualFleet:
             for step in range(steps):
                 observation = world.observe()
                 plan, driven = self._plan(observation)
-                latency_ms = self._latency_ms(observation) if step % 25 == 0 else None
                 self._send(send, kept.result(), clock.now_ns())
+                latency_ms = self._latency_ms(observation) if step % 25 == 0 else None
                 if step % EXCHANGE_STEPS == 1:
                     exchange()
                 frames = self._frames(world, supervised, observation, plan, driven, causes, start_ns, latency_ms)

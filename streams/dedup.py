@@ -6,7 +6,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TypeVar
 
 import msgspec
@@ -103,20 +102,6 @@ class Seen(msgspec.Struct, frozen=True):
             kept = (*kept, Generation(now_ns).adding(new))[-GENERATIONS:]
         return msgspec.structs.replace(self, generations=kept)
 
-    def union(self, other: Seen) -> Seen:
-        """What either knows, newest first, as far as the limit reaches; the same from both sides."""
-        ours, theirs = self.generations[::-1], other.generations[::-1]
-        kept: list[Generation] = []
-        for pair in zip_longest(ours, theirs):
-            both = [g for g in pair if g is not None]
-            known = [g.ids | g.recent for g in both]
-            ids = {n: max(ids.get(n, 0) for ids in known) for n in sorted({n for ids in known for n in ids})}
-            kept.append(Generation(max(g.since_ns for g in both)).adding(ids))
-            if kept[1:] and sum(len(g) for g in kept) > self.limit:
-                kept.pop()
-                break
-        return msgspec.structs.replace(self, generations=tuple(kept[::-1]))
-
     def _room(self, now_ns: int) -> int:
         """Ids that the newest generation still takes."""
         newest = self.generations[-1] if self.generations else None
@@ -131,6 +116,11 @@ class DedupConfig:
 
     window_ns: int = 24 * 3600 * SECOND_NS
     limit: int = 400_000
+
+    def __post_init__(self) -> None:
+        for name in ("window_ns", "limit"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
 
 
 class Dedup:
@@ -176,7 +166,8 @@ class Dedup:
 
     def load(self, data: bytes) -> Seen:
         """Raises StateUnreadable."""
-        return unpack(data, Seen)
+        bounds = {"window_ns": self.config.window_ns, "limit": self.config.limit}
+        return msgspec.structs.replace(unpack(data, Seen), **bounds)
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")

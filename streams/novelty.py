@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import msgspec
 import numpy as np
@@ -77,6 +77,11 @@ class NoveltyConfig:
     cells: int = 128
     versions: int = 4
     seen_ids: int = 100_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.type == "int" and getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name} is {getattr(self, field.name)}: give 1 or more")
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -198,7 +203,8 @@ class NoveltyStage:
 
     def load(self, data: bytes) -> NoveltyState:
         """Raises StateUnreadable."""
-        return unpack(data, NoveltyState)
+        state = unpack(data, NoveltyState)
+        return replace(state, seen=replace(state.seen, limit=self.config.seen_ids))
 
     def _room_for(self, models: Models, key: str) -> Models:
         """Without the embedding version that was used longest ago, where a new one finds no room."""

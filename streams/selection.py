@@ -75,6 +75,12 @@ class SelectionConfig:
     def __post_init__(self) -> None:
         if self.mode not in (RANDOM, CURATED):
             raise ValueError(f"mode {self.mode!r} is neither {CURATED!r} nor {RANDOM!r}")
+        for name in ("window_ns", "candidates", "seen_ids"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
+        for name in ("clips", "budget_bytes", "per_vehicle"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
         for name in ("vehicle_bytes", "region_bytes", "hour_bytes"):
             if (budget := getattr(self, name)) is not None and budget < 0:
                 raise ValueError(f"{name} is {budget}: give the bytes of an hour, or None for no limit")
@@ -112,6 +118,8 @@ class SelectionState(msgspec.Struct, frozen=True):
     seen: Seen
     window: int = -1
     """Number of the open window: its start over its length; -1 before the first."""
+    window_ns: int = 0
+    """Its length, which the configuration may have given up since."""
     held: tuple[Scenario, ...] = ()
     threshold: float = 0.0
     priorities: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.zeros(0))
@@ -139,12 +147,12 @@ class Selection:
         """Close the window that `now_ns` has left, then add the batch to the one it is in."""
         window = now_ns // self.config.window_ns
         emits: tuple[Emit, ...] = ()
-        if window > state.window:
+        if window > state.window or state.window_ns != self.config.window_ns:
             pool, judged = self._pool.judge(state.pool, state.held) if self._pool else (state.pool, state.held)
             lots, of = self._choose(state, judged)
             emits = tuple(Emit("fleet.clip-requests", r) for r in self._requests(lots, of, state))
             spent = self._spent(state).adding(lots) if self.config.hourly else state.spent
-            state = SelectionState(state.seen, window, spent=spent, pool=pool)
+            state = SelectionState(state.seen, window, self.config.window_ns, spent=spent, pool=pool)
         scenarios = [s for s in batch if isinstance(s, Scenario)]
         rows, seen = state.seen.admit([s.event.event_id for s in scenarios], now_ns)
         new = [scenarios[row] for row in rows]
@@ -156,7 +164,8 @@ class Selection:
 
     def load(self, data: bytes) -> SelectionState:
         """Raises StateUnreadable."""
-        return unpack(data, SelectionState)
+        state = unpack(data, SelectionState)
+        return replace(state, seen=replace(state.seen, limit=self.config.seen_ids))
 
     def _hold(self, state: SelectionState, new: Sequence[Scenario]) -> SelectionState:
         """With what offers a clip: all of it while there is room; then what has the highest priority (draw.py), in
@@ -208,7 +217,7 @@ class Selection:
 
     def _spent(self, state: SelectionState) -> Spent:
         """In the hour in which the open window began, before it."""
-        hour = state.window * self.config.window_ns // HOUR_NS
+        hour = state.window * state.window_ns // HOUR_NS
         return state.spent if state.spent.hour == hour else Spent(hour)
 
     def _take_sure(self, candidates: list[Candidate], spent: Spent) -> tuple[list[Candidate], list[Candidate]]:
@@ -266,7 +275,7 @@ class Selection:
     def _request(self, lot: Lot, why: str, held: float, state: SelectionState) -> ClipRequest:
         event, candidate = lot.candidate.scenario.event, lot.candidate
         assert event.clip is not None
-        ends_ns = (state.window + 1) * self.config.window_ns
+        ends_ns = (state.window + 1) * state.window_ns
         chance = min(1.0, lot.probability * held * event.collection_probability)
         return ClipRequest(
             clip_id=event.clip.clip_id,

@@ -17,7 +17,7 @@ from fleet.benchmarks.chaos_disk import NotPermitted
 from fleet.benchmarks.chaos_faults import FAULTS
 from fleet.benchmarks.chaos_load import WINDOW_NS
 from fleet.benchmarks.chaos_run import Outcome, Trial, run_trial
-from fleet.benchmarks.chaos_workers import SETUPS
+from fleet.benchmarks.chaos_workers import BESIDE, BUG, SETUPS
 from fleet.benchmarks.result import Bar, Measured
 from fleet.console import Watcher
 from fleet.flink import FlinkEnvironment
@@ -129,6 +129,7 @@ def assess(carried: Sequence[Carried]) -> Measured:
     losses = sum(o.losses for o in outcomes) + len(broken)
     killed = {SETUPS[o.trial.setup].engine for o in outcomes if o.counts.in_flight}
     faults = {o.trial.fault.name for o in outcomes}
+    bugs = [words for o in outcomes for words in o.ended if any(sign in words for sign in (BUG, BESIDE))]
     bars = [
         Bar("losses", "decisions lost, extra or different, and trials that broke", losses, "= 0", losses == 0),
         Bar("kills", "kill -9 of workers with work in flight", kills, f">= {KILLS}", kills >= KILLS),
@@ -139,6 +140,7 @@ def assess(carried: Sequence[Carried]) -> Measured:
             f"= {len(ENGINES_KILLED)}",
             killed == ENGINES_KILLED,
         ),
+        Bar("workers", "workers that ended by a bug, or went on in another's place", len(bugs), "= 0", not bugs),
         Bar("faults", "kinds of faults tried", len(faults), f"= {len(FAULTS)}", faults == FAULTS.keys()),
     ]
     results = {
@@ -204,7 +206,7 @@ def _table(carried: Sequence[Carried]) -> str:
         *([o.trial.setup, o.trial.fault.what, *_cells(_numbers(o))] for o in outcomes),
         [f"**{len(outcomes)} trials**", "**all**", *(f"**{cell}**" for cell in _cells(sums))],
     ]
-    others = [f"- {_line(c)}" for c in carried if not isinstance(c, Outcome)]
+    others = [f"- {_line(c)}" for c in carried if not isinstance(c, Outcome) or c.ended]
     return "\n".join([_ABOUT, "", *("| " + " | ".join(row) + " |" for row in rows), "", *others])
 
 

@@ -7,6 +7,7 @@ import time
 from fleet.benchmarks.chaos_load import DATA_PLANE, again, around_now, clips, late, poisoned, skewed, usual
 from fleet.benchmarks.chaos_run import Fault, Run, leave_alone
 from fleet.benchmarks.chaos_spool import spooled
+from fleet.benchmarks.chaos_workers import BESIDE
 
 EARLY = 0.2
 """Share of kills in the first seconds of a worker: while it takes up its state."""
@@ -60,7 +61,7 @@ def usurp(run: Run) -> None:
     run.until(lambda: run.left() == 0)
     run.workers.resume(old)
     if not run.workers.forget(old, 60):
-        run.workers.ended.append(f"{old} went on beside {young} and had to be killed")
+        run.workers.ended.append(f"{old} {BESIDE} {young} and had to be killed")
 
 
 def shift(run: Run) -> None:

@@ -31,6 +31,11 @@ def _set(**settings: object) -> tuple[str, ...]:
     return tuple(word for setting in named for word in ("--set", setting))
 
 
+BUG = "with status 70"
+BESIDE = "went on beside"
+"""In the last words of workers: those that no fault excuses."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """An engine, how it is started and what it promises."""

@@ -343,13 +343,14 @@ def new_topic(config: KafkaConfig, topic: Topic) -> NewTopic:
 
 def make_topics(admin: AdminClient, config: KafkaConfig, wanted: Sequence[NewTopic]) -> None:
     """Make those that are missing, and wait until all have leaders: before that their offsets cannot be asked for.
-    Raises TransportError, and Retry where the leaders do not come."""
+    Raises TransportError; Retry where the leaders do not come."""
     for name, made in admin.create_topics(list(wanted), operation_timeout=config.timeout_s).items():
         try:
             made.result(timeout=config.timeout_s)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise TransportError(f"topic {name} could not be made: {error.args[0].str()}") from error
+                _log.warning("topic %s could not be made", name)
+                raise named(error) from error
     ends = time.monotonic() + config.timeout_s
     while True:
         known = call(lambda: admin.list_topics(timeout=config.timeout_s)).topics

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message
 from streams.contracts.scenarios import Scenario
-from streams.dedup import GENERATIONS, Seen
 from streams.novelty import NoveltyConfig, NoveltyStage, NoveltyState
 from streams.prototypes import condense, cosine_distances, unit_vectors
 from streams.stage import Emit
@@ -122,25 +121,6 @@ def test_memory_is_bounded(seed: int, count: int) -> None:
         for m in cells.values():
             assert len(m.prototypes) == len(m.weights) <= SMALL.prototypes
             assert len(m.pending) == len(m.pending_hashes) < SMALL.longest_block
-
-
-@given(st.lists(st.integers(0, 40), max_size=30), st.lists(st.integers(0, 40), max_size=30), st.integers(1, 60))
-def test_the_union_of_what_was_seen_is_the_same_from_both_sides_and_bounded(
-    ours: list[int], theirs: list[int], limit: int
-) -> None:
-    def seen(numbers: list[int]) -> Seen:
-        known = Seen(10**12, limit)
-        for at, n in enumerate(numbers):
-            known = known.remember({f"id-{n}": n}, at)
-        return known
-
-    a, b = seen(ours), seen(theirs)
-    together = a.union(b)
-    assert together == b.union(a)
-    assert len(together.generations) <= GENERATIONS
-    assert len(together) <= max(limit, len(together.generations[-1]) if together.generations else 0)
-    if len({*ours, *theirs}) * GENERATIONS <= limit:
-        assert all(f"id-{n}" in together for n in (*ours, *theirs))
 
 
 def false_alarms(config: NoveltyConfig, drift_per_event: float, count: int = 6000, warm: int = 1500) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,25 @@ def choose(config: SelectionConfig, messages: Sequence[Message], start_ns: int =
     stage = Selection(config)
     state = stage.step(stage.initial(), messages, start_ns).state
     return requests(stage.step(state, [], start_ns + config.window_ns).emits)
+
+
+@pytest.mark.parametrize("factor", [2, 0.5])
+def test_a_window_that_was_given_another_length_is_closed(factor: float) -> None:
+    """What had come by then is chosen from at once, and the next window is of the new length."""
+    before, after = Selection(CONFIG), Selection(replace(CONFIG, window_ns=round(WINDOW * factor)))
+    state = before.step(before.initial(), candidates(1, 30), START).state
+    outcome = after.step(after.load(before.dump(state)), candidates(2, 30)[15:], START + 1)
+    asked = requests(outcome.emits)
+    assert asked and {r.requested_ns for r in asked} == {START + WINDOW}
+    later = after.step(outcome.state, [], START + 2 * WINDOW)
+    assert requests(later.emits) and later.state.window_ns == round(WINDOW * factor)
+
+
+def test_a_bound_that_was_changed_holds_for_what_is_known_already() -> None:
+    before, after = Selection(CONFIG), Selection(replace(CONFIG, seen_ids=80))
+    state = before.step(before.initial(), candidates(1, 200), START).state
+    loaded = after.load(before.dump(state))
+    assert loaded.seen.limit == 80 and len(loaded.seen) == len(state.seen)
 
 
 def requests(emits: Sequence[Emit]) -> list[ClipRequest]:
