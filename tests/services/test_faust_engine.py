@@ -92,6 +92,7 @@ def test_the_command_runs_stages_and_shows_them(broker: NativeKafka, tmp_path: P
     send(transport, "fleet.telemetry", telemetry(hardware="sim", time_ns=time.time_ns()))
     transport.publish("fleet.telemetry", b"car-1", (), b"junk")
     transport.flush()
+    letters: list[bytes] = []
     for records in (2, 0):
         port = free_port()
         process = run_faust(broker, tmp_path, port, "triggers,rollouts")
@@ -99,6 +100,10 @@ def test_the_command_runs_stages_and_shows_them(broker: NativeKafka, tmp_path: P
         assert list(seen["rollouts"]["lanes"]) == list(seen["triggers"]["lanes"]) == ["0"]
         waiting = view(port, "triggers/state")["0"]["waiting"]
         assert [clip["vehicle"] for clip in waiting.values()] == ["car-1"]
+        # What cannot be read is taken by no stage.
+        ends = time.monotonic() + PATIENCE_S
+        while not letters and time.monotonic() < ends:
+            letters = [r.key for r in read_all(transport, "wait", ["fleet.dead-letter"])]
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
     assert [r.key for r in read_all(transport, "look", ["fleet.dead-letter"])] == [b"fleet.telemetry"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import signal
 import time
 from collections.abc import Iterator
 
@@ -101,8 +99,12 @@ def test_an_interrupt_while_deliveries_are_reported_is_an_interrupt(
     broker: NativeKafka, monkeypatch: pytest.MonkeyPatch, transactional_id: str
 ) -> None:
     reports = itertools.count()
-    interrupt = functools.partial(signal.raise_signal, signal.SIGINT)
-    monkeypatch.setattr(KafkaTransport, "_delivered", lambda *_: next(reports) or interrupt())
+
+    def interrupt(*_: object) -> None:
+        if not next(reports):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(KafkaTransport, "_delivered", interrupt)
     transport = connect(broker, transactional_id)
     with pytest.raises(KeyboardInterrupt):
         for n in range(100):

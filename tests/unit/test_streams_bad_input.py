@@ -80,9 +80,9 @@ BAD: dict[str, tuple[tuple[Headers, bytes], str]] = {
 }
 
 
-def run(transport: MemoryTransport, *extra: Any) -> InlineEngine:
+def run(transport: MemoryTransport, *extra: Any, clock: VirtualClock | None = None) -> InlineEngine:
     stages = [Dedup(), Tagging(), NoveltyStage(), *extra]
-    engine = InlineEngine(transport, stages, VirtualClock(NOW))
+    engine = InlineEngine(transport, stages, clock or VirtualClock(NOW))
     engine.run_until_idle()
     return engine
 
@@ -150,13 +150,13 @@ def test_what_waited_in_a_state_is_written_anew() -> None:
 
 
 def test_letters_are_shown_by_number_and_sent_again() -> None:
-    transport = MemoryTransport()
+    transport, clock = MemoryTransport(), VirtualClock(NOW)
     future = event(5, time_ns=NOW + FUTURE_NS + SECOND_NS)
     send(transport, "fleet.events", future)
-    engine = run(transport)
+    engine = run(transport, clock=clock)
     assert show(transport, 0, NOW).reason == "future-dated"
     replay(transport, 0, NOW)
-    engine._clock.advance(2 * SECOND_NS)  # type: ignore[attr-defined]
+    clock.advance(2 * SECOND_NS)
     engine.run_until_idle()
     assert [s.event for s in scenarios(transport)] == [future]
     assert len(list_letters(transport, NOW)) == 1
