@@ -3,12 +3,15 @@ producer, positions from the journals, and one active worker for flows of scope 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer
 from aiokafka.cluster import ClusterMetadata
+from aiokafka.errors import KafkaError
 from faust.assignor.client_assignment import ClientAssignment
 from faust.assignor.partition_assignor import (
     ClientAssignmentMapping,
@@ -22,6 +25,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 Positions = Mapping[TP, int]
+
+COMMIT_S = 5.0
+"""A commit that takes longer is left to the next record."""
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -43,9 +49,24 @@ class _Thread(driver.AIOKafkaConsumerThread):
         known = {tp: offset for tp, offset in positions.items() if tp in assigned}
         for tp, offset in known.items():
             consumer.seek(driver.ensure_aiokafka_TP(tp), offset)
+        await self._commit_what_lies_behind(consumer, known)
         others = [tp for tp in assigned if tp not in known]
         committed: dict[TP, int] = await consumer.seek_to_committed(*others) if others else {}
         return committed | known
+
+    async def _commit_what_lies_behind(self, consumer: AIOKafkaConsumer, known: Positions) -> None:
+        """Faust commits what it acknowledges, which records before these positions never will be: the group would
+        look late until new ones come. Where it cannot be said now, they say it."""
+        places = {tp: driver.ensure_aiokafka_TP(tp) for tp in known}
+        with suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(COMMIT_S):
+                behind = {
+                    places[tp]: offset
+                    for tp, offset in known.items()
+                    if offset > (await consumer.committed(places[tp]) or 0)
+                }
+                if behind:
+                    await consumer.commit(behind)
 
 
 class _Consumer(driver.Consumer):

@@ -28,17 +28,23 @@ class Broker:
     """A consumer that remembers its positions, and every one that it ever had."""
 
     def __init__(self) -> None:
-        self.committed = {EVENTS: 83, CHANGELOG: 5, NEW: None}
+        self.commits: dict[TP, int | None] = {EVENTS: 83, CHANGELOG: 5, NEW: None}
         self.had: list[tuple[TP, int | None]] = []
 
     def assignment(self) -> set[TopicPartition]:
-        return {TopicPartition(*tp) for tp in self.committed}
+        return {TopicPartition(*tp) for tp in self.commits}
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         self.had.append((TP(*tp), offset))
 
+    async def committed(self, tp: TopicPartition) -> int | None:
+        return self.commits[TP(*tp)]
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self.commits |= {TP(*tp): offset for tp, offset in offsets.items()}
+
     async def seek_to_committed(self, *tps: TopicPartition) -> dict[TopicPartition, int | None]:
-        found = {tp: self.committed[TP(*tp)] for tp in tps}
+        found = {tp: self.commits[TP(*tp)] for tp in tps}
         self.had += [(TP(*tp), offset) for tp, offset in found.items()]
         return found
 
@@ -66,6 +72,11 @@ def test_what_a_journal_knows_is_never_sought_at_a_commit() -> None:
     assert [offset for tp, offset in broker.had if tp == EVENTS] == [78]
     assert (CHANGELOG, 5) in broker.had and told[EVENTS] == 78 and told[CHANGELOG] == 5
     assert TP("gone", 3) not in told
+
+
+def test_a_commit_that_lies_behind_its_journal_is_brought_up_and_no_other() -> None:
+    broker, _ = sought({EVENTS: 78, CHANGELOG: 9, NEW: 2})
+    assert broker.commits == {EVENTS: 83, CHANGELOG: 9, NEW: 2}
 
 
 def test_without_a_journal_commits_count() -> None:
