@@ -113,7 +113,7 @@ def record(
 ) -> None:
     """Write a stretch of topics into a file.
 
-    For `fleet streams dry-run --input`. Nothing on the broker is changed.
+    For what takes `--input`: dry-run, replay, campaigns debt and list. Nothing on the broker is changed.
     """
     from fleet.dry_run import record_topics
 
