@@ -39,7 +39,7 @@ def run_role(
         except (ConnectionFailed, Retry) as error:
             if not began:
                 raise
-            failures = _wait(name, error, failures, stop)
+            failures = wait_again(name, error, failures, stop)
             continue
         began, work = True, begin()
         try:
@@ -49,7 +49,7 @@ def run_role(
                 if idle_s is not None and time.monotonic() - idle_since > idle_s:
                     return
         except (Retry, StoreRetry) as error:
-            failures = _wait(name, error, failures, stop)
+            failures = wait_again(name, error, failures, stop)
         finally:
             _close(transport)
 
@@ -60,7 +60,8 @@ def say(name: str, text: str) -> None:
     sys.stderr.flush()
 
 
-def _wait(name: str, error: Exception, failures: int, stop: threading.Event) -> int:
+def wait_again(name: str, error: Exception, failures: int, stop: threading.Event) -> int:
+    """Says why, and waits longer for every failure in a row; how many there are now."""
     wait_s = WAITS_S[min(failures, len(WAITS_S) - 1)]
     say(name, f"{error}; goes on from the last commit in {wait_s:g} s")
     stop.wait(wait_s)

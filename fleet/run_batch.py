@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from fleet.role import WAITS_S, stop_on_signals
+from fleet.role import say, stop_on_signals, wait_again
 from fleet.stages import make_stages
-from fleet.streams import BadOption, RunOptions
+from fleet.streams import RunOptions, number
 from registry.errors import Retry as StoreRetry
 from registry.store import Store
 from streams.contracts.clock import SystemClock
@@ -21,6 +20,7 @@ from streams.transport.base import ConnectionFailed, Retry
 from streams.transport.kafka import KafkaConfig
 
 _TUNING = {f.name: f for f in fields(BatchConfig) if f.name in ("limit", "snapshot_s", "snapshot_records")}
+_ROLE = "streams"
 _SIGN_OF_LIFE_S = 10.0
 
 
@@ -39,8 +39,7 @@ def run(options: RunOptions) -> None:
         finally:
             # Before the wait: who does not poll must not hold partitions.
             engine.close()
-        failures = 0 if engine.taken else failures + 1
-        _wait(failed, failures, stop)
+        failures = wait_again(_ROLE, failed, 0 if engine.taken else failures, stop)
         following = _when_it_answers(options, stop)
         if following is None:
             return
@@ -54,15 +53,8 @@ def _when_it_answers(options: RunOptions, stop: threading.Event) -> BatchEngine 
         try:
             return _engine(options)
         except (Retry, ConnectionFailed) as error:
-            _wait(error, failures, stop)
-            failures += 1
+            failures = wait_again(_ROLE, error, failures, stop)
     return None
-
-
-def _wait(error: Exception, failures: int, stop: threading.Event) -> None:
-    wait_s = WAITS_S[min(failures, len(WAITS_S) - 1)]
-    _say(f"{error}; goes on from the last commit in {wait_s:g} s")
-    stop.wait(wait_s)
 
 
 def _engine(options: RunOptions) -> BatchEngine:
@@ -80,15 +72,12 @@ def _settings(settings: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]
     """The engine's own, and the rest for the client. Raises BadOption."""
     tuning: dict[str, Any] = {}
     for name in _TUNING.keys() & settings.keys():
-        try:
-            tuning[name] = (float if name == "snapshot_s" else int)(settings[name])
-        except ValueError as error:
-            raise BadOption(f"--set {name}={settings[name]}: give a number") from error
+        tuning[name] = number(name, settings[name], float if name == "snapshot_s" else int)
     return tuning, {name: value for name, value in settings.items() if name not in _TUNING}
 
 
 def _work(engine: BatchEngine, stop: threading.Event, options: RunOptions) -> None:
-    _say(f"runs {', '.join(options.stages)} as group {options.group}; Ctrl-C ends it")
+    say(_ROLE, f"runs {', '.join(options.stages)} as group {options.group}; Ctrl-C ends it")
     told = _Told(engine)
 
     def stopped() -> bool:
@@ -96,7 +85,7 @@ def _work(engine: BatchEngine, stop: threading.Event, options: RunOptions) -> No
         return stop.is_set()
 
     engine.run(stopped, options.idle_s)
-    _say(f"took {engine.taken} records: {told.counts()}")
+    say(_ROLE, f"took {engine.taken} records: {told.counts()}")
 
 
 class _Told:
@@ -110,19 +99,14 @@ class _Told:
     def __call__(self) -> None:
         if self._engine.partitions != self._held:
             self._held = self._engine.partitions
-            _say("holds all partitions" if self._held == [-1] else f"holds partitions {self._held}")
+            say(_ROLE, "holds all partitions" if self._held == [-1] else f"holds partitions {self._held}")
         passed_s = self._clock() - self._at_s
         if passed_s < _SIGN_OF_LIFE_S:
             return
         rate = (self._engine.taken - self._taken) / passed_s
         self._at_s, self._taken = self._clock(), self._engine.taken
-        _say(f"{rate:.0f} records/s, {self._taken} in all: {self.counts()}")
+        say(_ROLE, f"{rate:.0f} records/s, {self._taken} in all: {self.counts()}")
 
     def counts(self) -> str:
         counts = self._engine.counts.items()
         return ", ".join(f"{name} {c.taken} -> {c.emitted} ({c.refused} refused)" for name, c in counts)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"fleet streams: {text}\n")
-    sys.stderr.flush()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fleet.stages import make_stages
-from fleet.streams import BadOption, RunOptions
+from fleet.streams import BadOption, RunOptions, number
 from registry.store import Store
 from streams.contracts.clock import SystemClock
 from streams.engines.faust_app import FaustConfig, run_worker
@@ -44,8 +44,5 @@ def _config(options: RunOptions, settings: dict[str, str]) -> FaustConfig:
         if name not in _SETTINGS:
             raise BadOption(f"--set {name}: the Faust engine knows now=records, {', '.join(_SETTINGS)}")
         field, kind = _SETTINGS[name]
-        try:
-            config = replace(config, **{field: kind(text)})
-        except ValueError as error:
-            raise BadOption(f"--set {name}={text}: give a number") from error
+        config = replace(config, **{field: number(name, text, kind)})
     return config

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from fleet.role import Work, run_role, say, stop_on_signals
 from fleet.stages import make_stages
-from fleet.streams import BadOption, RunOptions
+from fleet.streams import RunOptions, number
 from registry.store import Store
 from streams.contracts.clock import SystemClock
 from streams.engines.inline import InlineEngine
 from streams.engines.now import Now, record_time
 from streams.engines.round import in_order
-from streams.topology import BY_STAGE
+from streams.topology import topics_written
 from streams.transport.base import Retry
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 
@@ -24,11 +24,10 @@ def run(options: RunOptions) -> None:
     settings = dict(options.settings)
     # --set now=records: time passes as the records say, for a recording that is run again.
     recorded = settings.pop("now", "clock") == "records"
-    state, limit = Path(settings.pop("state", "runs/inline")), _number("limit", settings.pop("limit", "500"))
+    state, limit = Path(settings.pop("state", "runs/inline")), number("limit", settings.pop("limit", "500"), int)
     store = Store(options.store)
-    in_order(
-        make_stages(options.stages, store, options.of_stages)
-    )  # what is not there is said before anything is done
+    # What is not there is said before anything is done.
+    in_order(make_stages(options.stages, store, options.of_stages))
 
     def begin() -> Work:
         engines: list[InlineEngine] = []
@@ -62,12 +61,5 @@ def run(options: RunOptions) -> None:
 
 def _recorded(stages: Sequence[str]) -> Now:
     """What records from outside say: a transport stamps what the engine itself writes with the machine's time."""
-    own = {topic for stage in stages for topic in BY_STAGE[stage].writes}
+    own = topics_written(stages)
     return lambda records, last_ns: record_time([r for r in records if r.topic not in own], last_ns)
-
-
-def _number(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise BadOption(f"--set {name}={text}: give a number") from error

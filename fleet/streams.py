@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -23,6 +23,9 @@ only when their engine is asked for: each has its own libraries."""
 app = typer.Typer(
     name="streams", help="Run the stages of the streams.", no_args_is_help=True, rich_markup_mode=None
 )
+
+
+Number = TypeVar("Number", int, float, str)
 
 
 class UnknownEngine(ValueError):
@@ -131,6 +134,14 @@ def runner(engine: str) -> Callable[[RunOptions], None]:
     except ModuleNotFoundError as error:
         raise UnknownEngine(f"engine {engine!r} needs {error.name}, which is not installed here") from error
     return found
+
+
+def number(name: str, text: str, kind: Callable[[str], Number]) -> Number:
+    """The value of --set NAME=TEXT. Raises BadOption."""
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise BadOption(f"--set {name}={text}: give a number") from error
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -15,13 +15,14 @@ def work_off(worker: Worker, transport: Transport, limit: int = 100, timeout_s: 
     """Run what is requested now; the ends, [] where nothing was asked. Call it again and again.
 
     A request counts as taken only when its end is published: whatever kills this process before, or is raised
-    here, the request comes again and the job goes on where it stopped. Raises as Worker.run and Transport do.
+    here, the request comes again and the job goes on where it stopped. `timeout_s` is waited for a record: once
+    more, up to `limit` times, where one is known to be there. Raises as Worker.run and Transport do.
     """
     inbox = Inbox(transport, GROUP, (TOPIC,))
     ends: list[JobFinished] = []
     try:
-        for number in range(limit):
-            ends += _take_one(worker, inbox, 0.0 if number else timeout_s)
+        for _ in range(limit):
+            ends += _take_one(worker, inbox, timeout_s)
             if not inbox.lag():
                 break
     except BaseException:

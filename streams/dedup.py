@@ -13,7 +13,7 @@ import msgspec
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message
 from streams.contracts.drive import TriggerEvent
-from streams.stage import Emit, Outcome, Refused
+from streams.stage import Emit, Outcome, Refused, at_least
 from streams.state import pack, unpack
 
 Named = TypeVar("Named")
@@ -118,9 +118,7 @@ class DedupConfig:
     limit: int = 400_000
 
     def __post_init__(self) -> None:
-        for name in ("window_ns", "limit"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
+        at_least(self, 1, "window_ns", "limit")
 
 
 class Dedup:

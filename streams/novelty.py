@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -29,7 +29,7 @@ from streams.contracts.codec import Message
 from streams.contracts.scenarios import Novelty, Scenario
 from streams.dedup import Seen
 from streams.prototypes import Floats, Near, Units, absorb, cosine_distances, nearest, unit_vectors
-from streams.stage import Emit, Outcome
+from streams.stage import Emit, Outcome, at_least
 from streams.state import pack, unpack
 
 __all__ = [
@@ -79,9 +79,8 @@ class NoveltyConfig:
     seen_ids: int = 100_000
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.type == "int" and getattr(self, field.name) < 1:
-                raise ValueError(f"{field.name} is {getattr(self, field.name)}: give 1 or more")
+        at_least(self, 1, "nearest", "prototypes", "reservoir", "block", "longest_block", "mature")
+        at_least(self, 1, "thin", "cells", "versions", "seen_ids")
 
 
 class Model(msgspec.Struct, frozen=True):

@@ -33,7 +33,7 @@ from streams.dedup import Seen
 from streams.draw import Left, Lot, draw, priorities
 from streams.novelty import Models
 from streams.pooling import Pool, PoolConfig
-from streams.stage import Emit, Outcome
+from streams.stage import Emit, Outcome, at_least
 from streams.state import pack, unpack
 from streams.value import Candidate, Weights, distinct, value_all
 
@@ -75,12 +75,8 @@ class SelectionConfig:
     def __post_init__(self) -> None:
         if self.mode not in (RANDOM, CURATED):
             raise ValueError(f"mode {self.mode!r} is neither {CURATED!r} nor {RANDOM!r}")
-        for name in ("window_ns", "candidates", "seen_ids"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
-        for name in ("clips", "budget_bytes", "per_vehicle"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
+        at_least(self, 1, "window_ns", "candidates", "seen_ids")
+        at_least(self, 0, "clips", "budget_bytes", "per_vehicle")
         for name in ("vehicle_bytes", "region_bytes", "hour_bytes"):
             if (budget := getattr(self, name)) is not None and budget < 0:
                 raise ValueError(f"{name} is {budget}: give the bytes of an hour, or None for no limit")

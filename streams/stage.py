@@ -20,6 +20,13 @@ class Emit(Struct, frozen=True, gc=False):
     message: Message
 
 
+def at_least(config: object, least: int, *names: str) -> None:
+    """Raises ValueError where one of these fields of a stage's configuration is below `least`."""
+    for name in names:
+        if (given := getattr(config, name)) < least:
+            raise ValueError(f"{name} is {given}: give {least} or more")
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """A message the stage cannot accept; the engine writes it to the dead letters."""

@@ -3,6 +3,7 @@ inside the process, which an engine fuses. Engines, tests and documents are made
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,6 +84,11 @@ def topics_read(stages: tuple[str, ...]) -> tuple[str, ...]:
     """The topics that these stages read from outside, each once, in the table's order."""
     nodes = [n for n in TOPOLOGY if n.stage in stages]
     return tuple(dict.fromkeys(s for n in nodes for s in n.reads if s in BY_NAME))
+
+
+def topics_written(stages: Iterable[str]) -> tuple[str, ...]:
+    """The topics that these stages write, each once, by name; their edges inside the process are none."""
+    return tuple(sorted({s for stage in stages for s in BY_STAGE[stage].writes if s in BY_NAME}))
 
 
 def problems(topology: tuple[Node, ...] = TOPOLOGY) -> list[str]:

@@ -16,16 +16,16 @@ from fleet.benchmarks.chaos_verdict import CONTENTS, Word, letter_name, word
 from fleet.stages import make_stages
 from registry.store import Store
 from streams.contracts.clips import CHUNK_BYTES, ClipChunk, ClipRequest
-from streams.contracts.clock import SECOND_NS, VirtualClock
-from streams.contracts.codec import FUTURE_NS, MAX_RECORD_BYTES, STALE_NS, Headers, Message, encode
+from streams.contracts.clock import SECOND_NS
+from streams.contracts.codec import FUTURE_NS, MAX_RECORD_BYTES, STALE_NS, Headers, encode
 from streams.contracts.drive import ClipOffer, Telemetry, Trigger, TriggerEvent
 from streams.contracts.ids import event_id, sha256_hex
 from streams.contracts.odd import LIGHT, SPEED, VISIBILITY
-from streams.engines.inline import InlineEngine
+from streams.engines.undisturbed import Contents, Phase, Sent, play, sent
 from streams.selection import SelectionConfig
-from streams.topics import BY_NAME, DEAD_LETTER, key_of
-from streams.topology import BY_STAGE, topics_read
-from streams.transport.memory import MemoryTransport, partition_of
+from streams.topics import BY_NAME, DEAD_LETTER
+from streams.topology import topics_read, topics_written
+from streams.transport.memory import partition_of
 
 WINDOW_NS = SelectionConfig().window_ns
 DATA_PLANE = ("dedup", "tagging", "novelty")
@@ -38,28 +38,10 @@ CLIPS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """A record as a producer sends it."""
-
-    topic: str
-    key: bytes
-    headers: Headers
-    value: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """Records that come at one instant of recorded time."""
-
-    time_ns: int
-    records: tuple[Sent, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Load:
     """Bursts in their order, and what must become of them."""
 
-    bursts: tuple[Burst, ...]
+    bursts: tuple[Phase, ...]
     accepted: frozenset[str] = frozenset()
     """Ids of the events that pass."""
     refused: frozenset[str] = frozenset()
@@ -77,24 +59,20 @@ class BadReference(AssertionError):
 def reference(load: Load, stages: Sequence[str], store: Store) -> list[list[Word]]:
     """What the inline engine decides over memory, burst by burst; `store` only names its contents. Raises
     BadReference."""
-    transport, sink = MemoryTransport(), _Held()
-    clock = VirtualClock(load.bursts[0].time_ns)
-    engine = InlineEngine(transport, make_stages(stages, store), clock, sink=sink, by_partition=True)
-    told: list[list[Word]] = []
-    for burst in load.bursts:
-        clock.advance(burst.time_ns - clock.now_ns())
-        for r in burst.records:
-            transport.publish(r.topic, r.key, r.headers, r.value)
-        engine.run_until_idle()
+    sink, stored, told = Contents(), set[str](), list[list[Word]]()
+    for transport in play(load.bursts, make_stages(stages, store), sink):
         found = transport.poll("look", written_by(stages), 1_000_000)
-        told.append([word(r.topic, r.value) for r in found] + sink.taken())
+        new = sorted(sink.held.keys() - stored)
+        stored.update(new)
+        contents = [Word(CONTENTS, name, sha256_hex(sink.held[name])) for name in new]
+        told.append([word(r.topic, r.value) for r in found] + contents)
     _check(load, stages, [w for words in told for w in words])
     return told
 
 
 def written_by(stages: Sequence[str]) -> list[str]:
     """Topics on which stages tell their decisions."""
-    return [*sorted({t for s in stages for t in BY_STAGE[s].writes if t in BY_NAME}), DEAD_LETTER]
+    return [*topics_written(stages), DEAD_LETTER]
 
 
 def fed_to(stages: Sequence[str]) -> list[str]:
@@ -109,22 +87,6 @@ def _check(load: Load, stages: Sequence[str], words: Sequence[Word]) -> None:
     passed = {w.name for w in words if w.topic == "fleet.scenarios"}
     if "novelty" in stages and passed != load.accepted:
         raise BadReference(f"undisturbed, these did or did not pass: {sorted(passed ^ load.accepted)[:5]}")
-
-
-@dataclass(slots=True)
-class _Held:
-    """A store that remembers what is new in it."""
-
-    held: dict[str, bytes] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
-
-    def put(self, data: bytes, sha256: str | None = None) -> None:
-        self.held[sha256 or sha256_hex(data)] = data
-
-    def taken(self) -> list[Word]:
-        new = sorted(self.held.keys() - self._told)
-        self._told.update(new)
-        return [Word(CONTENTS, name, sha256_hex(self.held[name])) for name in new]
 
 
 # --- events
@@ -181,9 +143,9 @@ class Maker:
 
     def load(self, bursts: Iterable[Sequence[Sent]]) -> Load:
         """With a last burst a window later, which ends the window of all the others."""
-        made = [Burst(self.start_ns, tuple(some)) for some in bursts]
+        made = [Phase(self.start_ns, tuple(some)) for some in bursts]
         last = tuple(self.good(self.event(WINDOW_NS)) for _ in range(BURST // 4))
-        made.append(Burst(self.start_ns + WINDOW_NS, last))
+        made.append(Phase(self.start_ns + WINDOW_NS, last))
         return Load(tuple(made), frozenset(self.accepted), frozenset(self.refused))
 
 
@@ -305,7 +267,7 @@ def around_now(dice: random.Random, start_ns: int, bursts: int) -> Load:
                 yield make.bad(sent(make.event(3600 * SECOND_NS)), "future-dated")
                 yield make.bad(sent(make.event(-365 * _DAY_NS)), "stale")
 
-    made = [Burst(start_ns, tuple(burst())) for _ in range(bursts)]
+    made = [Phase(start_ns, tuple(burst())) for _ in range(bursts)]
     return Load(tuple(made), frozenset(make.accepted), frozenset(make.refused))
 
 
@@ -330,7 +292,7 @@ def clips(dice: random.Random, start_ns: int, bursts: int) -> Load:
         names = [sha256_hex(f"{number}/{i}".encode())[:32] for i in range(CLIPS)]
         asked = [_request(dice, name, start_ns) for name in names]
         came = [chunk for request in asked for chunk in _chunks(dice, request, start_ns)]
-        made.append(Burst(start_ns, (*map(sent, asked), *map(sent, came), *map(sent, came[::3]))))
+        made.append(Phase(start_ns, (*map(sent, asked), *map(sent, came), *map(sent, came[::3]))))
     return Load(tuple(made))
 
 
@@ -354,13 +316,6 @@ def _chunks(dice: random.Random, request: ClipRequest, start_ns: int) -> list[Cl
         ClipChunk(request.clip_id, request.vehicle, start_ns, i, len(pieces), sha256_hex(data), len(data), piece)
         for i, piece in enumerate(pieces)
     ]
-
-
-def sent(message: Message) -> Sent:
-    """The record of a message, on the topic that carries its type."""
-    topic = next(t for t in BY_NAME.values() if isinstance(message, t.carries))
-    headers, value = encode(message, "chaos")
-    return Sent(topic.name, key_of(topic, message).encode(), headers, value)
 
 
 def _int8(vector: Sequence[float]) -> bytes:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from edge.agent.spool import DELIVERED, Spool, SpoolFull
 from fleet.benchmarks.chaos_disk import SmallDisk
-from fleet.benchmarks.chaos_load import BURST, Load, Maker, Sent, sent
+from fleet.benchmarks.chaos_load import BURST, Load, Maker
 from streams.contracts.codec import message_id
+from streams.engines.undisturbed import Sent, sent
 
 _DISK_KB = 768
 _FULL, _FREE, _CRASH, _DELIVER = 0.03, 0.06, 0.03, 0.1

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from fleet.benchmarks.chaos_load import Burst
 from fleet.benchmarks.chaos_verdict import Word, word
+from streams.engines.undisturbed import Phase
 from streams.topics import BY_NAME
 from streams.transport.kafka import LARGEST_BATCH_BYTES, KafkaConfig, KafkaTransport
 from streams.transport.memory import partition_of
@@ -47,7 +47,7 @@ class Wire:
         self._next = {(prefix + t, p): 0 for t in listen for p in range(BY_NAME[t].partitions)}
         self._assign()
 
-    def feed(self, burst: Burst) -> None:
+    def feed(self, burst: Phase) -> None:
         """Safe on the broker when this returns."""
         for r in burst.records:
             partition = partition_of(r.key, BY_NAME[r.topic].partitions)

@@ -126,9 +126,9 @@ class InlineEngine:
     def _commit(self, records: Sequence[Record]) -> None:
         """States and offsets together, then the group's offsets: on a restart the file's offsets count."""
         self._offsets |= after(records)
+        # What was published must be safe before the offsets move on, and be seen by whoever asks after this step.
+        self._transport.flush()
         if self._file is not None:
-            # What was published must be safe before the offsets move on.
-            self._transport.flush()
             write_snapshot(self._file, Snapshot(self._offsets, self._dumps(), self._now_ns))
         if records:
             self._transport.commit(self._group, after(records))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ import pytest
 from fleet.benchmarks.chaos import LeftOut, Row, carry
 from fleet.benchmarks.chaos_faults import FAULTS
 from fleet.benchmarks.chaos_run import Outcome, Trial
-from fleet.kafka import NativeKafka, missing_tools
+from fleet.kafka import NativeKafka
+from tests.services.broker import native_broker
 
 pytestmark = pytest.mark.services
 SHORT: tuple[Row, ...] = (
@@ -29,15 +29,8 @@ SHORT: tuple[Row, ...] = (
 @pytest.fixture(scope="module")
 def broker() -> Iterator[NativeKafka]:
     """One of its own, as trials stop and kill it."""
-    missing = missing_tools()
-    if missing:
-        reason = f"a native Kafka needs {' and '.join(missing)}: install a JRE 17 and Maven"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    kafka = NativeKafka().prepare().start()
-    try:
+    with native_broker() as kafka:
         yield kafka
-    finally:
-        kafka.remove()
 
 
 @pytest.mark.parametrize(("setup", "fault", "rounds"), SHORT)

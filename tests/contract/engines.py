@@ -11,15 +11,12 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
-from streams.contracts.clock import VirtualClock
 from streams.contracts.codec import Headers
-from streams.contracts.ids import sha256_hex
-from streams.engines.inline import InlineEngine
-from streams.topics import BY_NAME, DEAD_LETTER
-from streams.topology import BY_STAGE
+from streams.engines.undisturbed import Contents, Phase, Sent, play
+from streams.topics import DEAD_LETTER
+from streams.topology import BY_STAGE, topics_written
 from streams.transport.base import Record
-from streams.transport.memory import MemoryTransport
-from tests.contract.recordings import RECORDINGS, Phase, Recording, Sent
+from tests.contract.recordings import RECORDINGS, Recording
 
 
 @dataclass(slots=True)
@@ -41,19 +38,7 @@ class Player(Protocol):
 
 def written_by(recording: Recording) -> list[str]:
     """The topics that its stages write."""
-    written = {t for s in recording.stages() for t in BY_STAGE[s.name].writes if t in BY_NAME}
-    return [*sorted(written), DEAD_LETTER]
-
-
-@dataclass(slots=True)
-class Folder:
-    """A store that remembers."""
-
-    held: dict[str, bytes] = field(default_factory=dict)
-
-    def put(self, data: bytes, sha256: str | None = None) -> None:
-        assert sha256 == sha256_hex(data)
-        self.held[sha256] = data
+    return [*topics_written(s.name for s in recording.stages()), DEAD_LETTER]
 
 
 class InlinePlayer:
@@ -68,15 +53,10 @@ class InlinePlayer:
         return {name: self._play(recording) for name, recording in recordings.items()}
 
     def _play(self, recording: Recording) -> Told:
-        transport, sink = MemoryTransport(), Folder()
-        clock = VirtualClock(recording.phases[0].time_ns)
-        engine = InlineEngine(transport, recording.stages(), clock, sink=sink, limit=self.limit, by_partition=True)
-        for phase in recording.phases:
-            clock.advance(phase.time_ns - clock.now_ns())
-            for r in phase.records:
-                transport.publish(r.topic, r.key, r.headers, r.value)
-            engine.run_until_idle()
-        found = transport.poll("watch", written_by(recording), 100_000)
+        sink = Contents()
+        for transport in play(recording.phases, recording.stages(), sink, self.limit):
+            last = transport
+        found = last.poll("watch", written_by(recording), 100_000)
         return Told(without_inputs(found, recording.phases), sink.held)
 
 

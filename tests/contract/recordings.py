@@ -15,7 +15,7 @@ from streams.archive import Archive, ArchiveConfig
 from streams.contracts.campaigns import CampaignState, moved
 from streams.contracts.clips import CHUNK_BYTES, ClipRequest, LostClip
 from streams.contracts.clock import SECOND_NS
-from streams.contracts.codec import Headers, Message, encode
+from streams.contracts.codec import Message, encode
 from streams.contracts.drive import Exposure, Telemetry, TriggerEvent
 from streams.contracts.ids import job_fingerprint
 from streams.contracts.jobs import JobStarted
@@ -23,13 +23,13 @@ from streams.contracts.releases import RolloutState
 from streams.contracts.scenarios import Novelty
 from streams.coverage import Coverage, CoverageConfig
 from streams.dedup import Dedup
+from streams.engines.undisturbed import Phase, Sent, sent
 from streams.novelty import NoveltyConfig, NoveltyStage
 from streams.pooling import PoolConfig
 from streams.rollouts import Rollouts, RolloutsConfig, Wave
 from streams.selection import Selection, SelectionConfig
 from streams.stage import AnyStage
 from streams.tagging import Tagging
-from streams.topics import BY_NAME, TOPICS, key_of
 from streams.triggers import Triggers, TriggersConfig
 from tests.samples import (
     DAYLIGHT,
@@ -53,37 +53,11 @@ VEHICLES = [f"car-{i}" for i in range(12)]
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """A record as a producer sends it."""
-
-    topic: str
-    key: bytes
-    headers: Headers
-    value: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """Records that come at one instant, a whole millisecond."""
-
-    time_ns: int
-    records: tuple[Sent, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Recording:
     """What a stage's test plays; `stages` run together, the tested one among them."""
 
     stages: Callable[[], list[AnyStage]]
     phases: tuple[Phase, ...]
-
-
-def sent(message: Message, topic: str = "") -> Sent:
-    """The record of a message, by default on the topic that carries its type."""
-    row = BY_NAME[topic] if topic else next(t for t in TOPICS if isinstance(message, t.carries))
-    headers, value = encode(message, "test")
-    key = key_of(row, message) if isinstance(message, row.carries) else "stray"
-    return Sent(row.name, key.encode(), headers, value)
 
 
 def phase(seconds: float, *records: Message | Sent) -> Phase:

@@ -9,8 +9,8 @@ from confluent_kafka import Consumer, TopicPartition
 from fleet.kafka import NativeKafka
 from streams.engines.batch.engine import BatchConfig, BatchEngine
 from streams.engines.now import record_time
+from streams.engines.undisturbed import Contents
 from streams.transport.kafka import KafkaConfig
-from tests.contract.engines import Folder
 from tests.services.players import KafkaPlayer
 
 GROUP = "batch"
@@ -24,11 +24,11 @@ class BatchPlayer(KafkaPlayer):
     def __init__(self, broker: NativeKafka, folder: Path) -> None:
         super().__init__(broker, folder)
         self._engines: dict[str, BatchEngine] = {}
-        self._sinks: dict[str, Folder] = {}
+        self._sinks: dict[str, Contents] = {}
 
     def start(self) -> None:
         for name, recording in self.recordings.items():
-            sink = self._sinks.setdefault(name, Folder())
+            sink = self._sinks.setdefault(name, Contents())
             kafka = KafkaConfig(self.broker.bootstrap, prefix=self.prefix(name))
             self._engines[name] = BatchEngine(
                 BatchConfig(kafka, GROUP, "a"), recording.stages(), record_time, sink

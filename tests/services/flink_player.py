@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import pytest
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
 
 from fleet.flink import FlinkEnvironment
@@ -18,6 +19,9 @@ from streams.engines.flink.config import FlinkConfig, group_id, plan
 from tests.contract.engines import Told
 from tests.contract.recordings import Recording
 from tests.services.players import PATIENCE_S, KafkaPlayer
+
+_missing = FlinkEnvironment().missing()
+NEEDS_FLINK = [pytest.mark.services, pytest.mark.slow, pytest.mark.skipif(bool(_missing), reason=_missing)]
 
 Span = tuple[str, int, int, int]
 """Topic, partition, and the offsets from and to which."""

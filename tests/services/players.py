@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from fleet.kafka import NativeKafka
+from streams.engines.undisturbed import Phase
 from streams.topics import BY_NAME, TOPICS, Topic
 from streams.topology import topics_read
 from streams.transport.base import Record
@@ -33,13 +35,13 @@ from streams.transport.kafka import topic_settings
 from streams.transport.memory import partition_of
 from tests.conftest import ROOT
 from tests.contract.engines import Told, without_inputs, written_by
-from tests.contract.recordings import Phase, Recording
+from tests.contract.recordings import Recording
 
 _runs = itertools.count()
 PATIENCE_S = 300.0
 
 
-class KafkaPlayer:
+class KafkaPlayer(ABC):
     """Each recording under a prefix of its own, all of them at once: phase by phase, idle in between."""
 
     exactly_once = False
@@ -52,21 +54,21 @@ class KafkaPlayer:
         self._groups: dict[str, Consumer] = {}
         """Consumers that only ask."""
 
+    @abstractmethod
     def start(self) -> None:
         """The engine takes up `recordings`, or goes on after it was stopped or killed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def idle(self) -> bool:
         """Whether everything that was fed is taken, and what followed is told and safe."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self) -> None:
         """The engine ends. May be called again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def contents(self, name: str) -> dict[str, bytes]:
         """What a recording's stages have stored, by sha256."""
-        raise NotImplementedError
 
     def play(
         self, recordings: Mapping[str, Recording], between: Callable[[int], None] = lambda number: None

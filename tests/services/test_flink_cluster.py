@@ -13,9 +13,6 @@ from collections import Counter
 from pathlib import Path
 from urllib.request import urlopen
 
-import pytest
-
-from fleet.flink import FlinkEnvironment
 from fleet.flink_cluster import FlinkCluster
 from fleet.kafka import NativeKafka
 from streams.transport.kafka import KafkaConfig, KafkaTransport
@@ -23,13 +20,9 @@ from streams.transport.messages import send
 from tests.conftest import ROOT
 from tests.contract.transport import read_all
 from tests.samples import embedding_of, event
+from tests.services.flink_player import NEEDS_FLINK
 
-_missing = FlinkEnvironment().missing()
-pytestmark = [
-    pytest.mark.services,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(_missing), reason=_missing),
-]
+pytestmark = NEEDS_FLINK
 PREFIX = "cluster."
 
 

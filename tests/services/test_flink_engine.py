@@ -5,17 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.flink import FlinkEnvironment
 from fleet.kafka import NativeKafka
 from tests.contract.engines import EngineContract
-from tests.services.flink_player import FlinkPlayer, RestlessFlinkPlayer
+from tests.services.flink_player import NEEDS_FLINK, FlinkPlayer, RestlessFlinkPlayer
 
-_missing = FlinkEnvironment().missing()
-pytestmark = [
-    pytest.mark.services,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(_missing), reason=_missing),
-]
+pytestmark = NEEDS_FLINK
 
 
 class TestFlink(EngineContract):

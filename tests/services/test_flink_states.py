@@ -21,13 +21,9 @@ from streams.engines.flink.config import FlinkConfig
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 from streams.transport.messages import send
 from tests.samples import embedding_of, event
+from tests.services.flink_player import NEEDS_FLINK
 
-_missing = FlinkEnvironment().missing()
-pytestmark = [
-    pytest.mark.services,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(_missing), reason=_missing),
-]
+pytestmark = NEEDS_FLINK
 PREFIX = "states."
 BUCKET = "fleet-states"
 BEGAN_NS = time.time_ns()

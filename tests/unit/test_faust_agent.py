@@ -16,10 +16,11 @@ from streams.dedup import Dedup
 from streams.engines.faust_agent import FlowAgent
 from streams.engines.faust_flow import flows_of
 from streams.engines.now import record_time
+from streams.engines.undisturbed import Sent, sent
 from streams.novelty import NoveltyStage
 from streams.stage import AnyStage
 from streams.tagging import Tagging
-from tests.contract.recordings import START, Sent, sent
+from tests.contract.recordings import START
 from tests.samples import chunks, event, request
 
 

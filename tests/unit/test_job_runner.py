@@ -29,6 +29,7 @@ from streams.contracts.jobs import JobFinished, JobRequested, JobStarted
 from streams.transport.base import BackPressure
 from streams.transport.memory import MemoryTransport
 from streams.transport.messages import Inbox, send
+from tests.far import FarTransport
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOW_NS = 1_700_000_000_000_000_000
@@ -219,6 +220,16 @@ def test_requests_come_and_ends_go_over_a_transport(tmp_path: Path) -> None:
     watcher = Inbox(transport, "watcher", ("learning.jobs",))
     heard = [m for m in watcher.receive(NOW_NS) if not isinstance(m, JobRequested)]
     assert sorted(type(m).__name__ for m in heard) == ["JobFinished", "JobFinished", "JobStarted", "JobStarted"]
+
+
+def test_a_broker_that_takes_its_time_is_no_reason_to_overlook_a_request(tmp_path: Path) -> None:
+    """What stands before the request, the words of an earlier job, takes answers of its own."""
+    transport = FarTransport()
+    bench = Bench(tmp_path, step("a"))
+    for clips in (["c1"], ["c1", "c2"]):
+        send(transport, "learning.jobs", request(clips=clips))
+        transport.flush()
+        assert [e.verdict for e in work_off(bench.worker, transport, timeout_s=0.1)] == ["pass"]
 
 
 def test_a_request_comes_again_until_its_end_is_published(tmp_path: Path) -> None:

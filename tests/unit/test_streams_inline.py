@@ -29,6 +29,7 @@ from streams.transport.base import Record, Transport
 from streams.transport.memory import MemoryTransport, partition_of
 from streams.transport.messages import Inbox, send
 from streams.triggers import Triggers, TriggersConfig
+from tests.far import FarTransport
 from tests.samples import T0, embedding_of, event, finished, release, request
 
 WINDOW = 60 * SECOND_NS
@@ -223,6 +224,19 @@ def test_a_part_of_the_flow_runs_alone_and_counts() -> None:
     assert engine.run_until_idle() == 7 and engine.lag() == 0
     assert (engine.counts["dedup"].taken, engine.counts["dedup"].emitted) == (7, 5)
     assert len(everything(transport, "fleet.scenarios", START)) == 5
+
+
+def test_what_only_time_brings_about_is_there_for_all_when_a_step_returns() -> None:
+    """No record came, so no offset is committed: what a broker was sent must be seen all the same."""
+    transport, clock = FarTransport(), VirtualClock(START)
+    engine = engine_over(transport, clock, Sink())
+    for e in events(10):
+        send(transport, "fleet.events", e)
+    transport.flush()
+    engine.run_until_idle()
+    clock.advance(WINDOW)
+    assert engine.step() == 0
+    assert sum(transport.end_offsets(("fleet.clip-requests",)).values()) > 0
 
 
 def lanes_engine(transport: Transport, clock: VirtualClock, folder: Path | None = None) -> InlineEngine:
