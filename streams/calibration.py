@@ -14,7 +14,8 @@ events the rate lies within (range of the level) / (step T) of the wanted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from zlib import crc32
 
 import numpy as np
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from streams.prototypes import Floats
 
 Hashes = NDArray[np.uint32]
+Reals = NDArray[np.float64]
+Counts = NDArray[np.intp]
 HIGHEST = 4.0
 """The level rises to at most this many times the false-alarm rate."""
 
@@ -42,18 +45,25 @@ def even(hashed: Hashes) -> NDArray[np.float64]:
     return (x + 0.5) / 2**32
 
 
-def conformal(distances: Floats, recent: Floats, ties: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Smoothed p-values of distances among the sorted `recent` ones; `ties` in (0, 1) share out equal ranks."""
-    above = len(recent) - np.searchsorted(recent, distances, side="right")
-    at_least = len(recent) - np.searchsorted(recent, distances, side="left")
-    return np.asarray((above + ties * (at_least - above + 1)) / (len(recent) + 1))
+def conformal(
+    distances: Floats, recent: Sequence[Floats], parts: Sequence[slice], ties: Reals
+) -> tuple[Reals, Counts]:
+    """Smoothed p-values of distances, each among the sorted `recent` ones of its part, and how many these are.
+    `parts` are rows, one after the other; `ties` in (0, 1) share out equal ranks."""
+    to_right, to_left = np.empty(len(distances), np.intp), np.empty(len(distances), np.intp)
+    for ordered, part in zip(recent, parts, strict=True):
+        to_right[part] = ordered.searchsorted(distances[part], "right")
+        to_left[part] = ordered.searchsorted(distances[part], "left")
+    known = np.repeat([len(ordered) for ordered in recent], [part.stop - part.start for part in parts])
+    return np.asarray((known - to_right + ties * (to_right - to_left + 1)) / (known + 1)), known
 
 
-def levelled(raw: NDArray[np.float64], level: float, alpha: float) -> NDArray[np.float64]:
-    """P-values stretched so that what was `level` becomes `alpha`; the order and 1 stay. A level of 0 or less lets
-    none come down to `alpha`."""
+def levelled(raw: Reals, level: Reals, alpha: float) -> Reals:
+    """[B] p-values stretched so that what was its `level` becomes `alpha`; the order and 1 stay. A level of 0 or
+    less lets none come down to `alpha`."""
     high = 1 - (1 - raw) * ((1 - alpha) / (1 - level))
-    return np.asarray(np.where(raw <= level, raw * (alpha / level), high) if level > 0 else high)
+    low = raw * (alpha / np.where(level > 0, level, 1))
+    return np.asarray(np.where((raw <= level) & (level > 0), low, high))
 
 
 def next_level(level: float, alpha: float, judged: int, novel: int, step: float, lowest: float) -> float:
@@ -62,6 +72,7 @@ def next_level(level: float, alpha: float, judged: int, novel: int, step: float,
     return min(max(moved, lowest * alpha), HIGHEST * alpha, (1 + alpha) / 2)
 
 
+@lru_cache(maxsize=4096)
 def unlikely_many(alpha: float, judged: int) -> int:
     """So many novel ones among `judged` have a chance of about 1 in 700: mean and three deviations."""
     return math.ceil(alpha * judged + 3 * math.sqrt(alpha * judged)) + 1

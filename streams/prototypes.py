@@ -3,18 +3,37 @@ Chekuri, Feder and Motwani 1997: the radius breathes so that the set stays full)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Generic, TypeVar
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
 
+_Value = TypeVar("_Value")
 Floats = NDArray[np.float32]
 Index = NDArray[np.intp]
 Units = NDArray[np.int8]
 """[B, D] unit vectors times 127. Their dot products are whole numbers below 2^24, so float32 sums are exact and
 no batch size, thread or BLAS changes a distance."""
+
+
+class Table(Generic[_Value]):
+    """What was made of arrays that are never written to, such as those of a state: most steps change few of them.
+    It lives as long as its array."""
+
+    def __init__(self, make: Callable[[NDArray[Any]], _Value]) -> None:
+        self._make = make
+        self._known: dict[int, tuple[ref[NDArray[Any]], _Value]] = {}
+
+    def of(self, array: NDArray[Any]) -> _Value:
+        """As made for this array."""
+        name, known = id(array), self._known
+        if name not in known:
+            known[name] = ref(array, lambda _: known.pop(name)), self._make(array)
+        return known[name][1]
 
 
 def unit_vectors(embeddings: Sequence[bytes]) -> Units:
@@ -39,12 +58,8 @@ def cosine_distances(a: Units, b: Units) -> Floats:
 def cosines(x: Floats, prototypes: Floats) -> Floats:
     """Cosines of each pair times the length of `x`, [B, P]: enough to rank a row by, and one division a row away
     from a cosine."""
-    return _scaled(x, prototypes, _inverse(prototypes))
-
-
-def _scaled(x: Floats, vectors: Floats, inverse: Floats) -> Floats:
-    dots = x @ vectors.T
-    dots *= inverse
+    dots = x @ prototypes.T
+    dots *= _inverse(prototypes)
     return np.asarray(dots)
 
 
@@ -52,30 +67,13 @@ def _inverse(vectors: Floats) -> Floats:
     return np.asarray(1 / lengths(vectors), np.float32)
 
 
-class _Tables:
-    """Prototypes as floats, and one over each length: arrays of a model are never written to, and most steps bring
-    a model few events. A process remembers MOST_ROWS rows, then starts afresh (17 MB at 64 components)."""
-
-    MOST_ROWS = 1 << 16
-
-    def __init__(self) -> None:
-        self._rows = 0
-        self._known: dict[int, tuple[Units, Floats, Floats]] = {}
-
-    def of(self, prototypes: Units) -> tuple[Floats, Floats]:
-        known = self._known.get(id(prototypes))
-        if known is not None and known[0] is prototypes:
-            return known[1], known[2]
-        if self._rows > self.MOST_ROWS:
-            self._known, self._rows = {}, 0
-        vectors = prototypes.astype(np.float32)
-        table = vectors, _inverse(vectors)
-        self._known[id(prototypes)] = prototypes, *table
-        self._rows += len(prototypes)
-        return table
+def _as_floats(prototypes: Units) -> tuple[Floats, Floats]:
+    """As columns, and one over each length."""
+    vectors = prototypes.astype(np.float32)
+    return vectors.T, _inverse(vectors)
 
 
-_tables = _Tables()
+_floats = Table(_as_floats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,50 +92,75 @@ class Near:
         return Near(self.distances[rows], self.who[rows], self.gaps[rows])
 
 
-def nearest(units: Units, prototypes: Units, weights: Floats, k: int) -> Near:
-    """Each row among the prototypes. A prototype stands for as many events as it weighs, so that merging alike
-    prototypes changes little. Where all together weigh less than k, they are all that counts; where there is none,
-    everything is infinitely far."""
-    if not len(prototypes):
-        nowhere = np.full(len(units), np.inf, np.float32)
-        return Near(nowhere, np.zeros(len(units), np.int32), nowhere)
+def nearest(units: Units, sets: Sequence[tuple[Units, Floats]], parts: Sequence[slice], k: int) -> Near:
+    """Each row among the prototypes of its part: `sets` are prototypes and their weights, `parts` are rows, one
+    after the other. A prototype stands for as many events as it weighs, so that merging alike prototypes changes
+    little. Where all together weigh less than k, they are all that counts; where there is none, everything is
+    infinitely far."""
     x = units.astype(np.float32)
-    near = _scaled(x, *_tables.of(prototypes))
-    each, scale = np.arange(len(x)), 1 / lengths(x)
+    near = _near(x, [prototypes for prototypes, _ in sets], parts)
+    sizes = [len(weights) for _, weights in sets]
+    weights = np.concatenate([*(w for _, w in sets), np.zeros(1, np.float32)])
+    begins = np.repeat(np.cumsum([0, *sizes[:-1]]), [part.stop - part.start for part in parts])
     who = near.argmax(1)
-    best = near[each, who]
-    mass = np.minimum(weights[who], np.float32(k))
+    best = near[np.arange(len(x)), who]
+    nowhere = np.isneginf(best)
+    best[nowhere] = 0
+    mass = np.minimum(weights[begins + who], np.float32(k))
+    mass[nowhere] = k
     total = best * mass
     # Most rows are done: their nearest prototype weighs k or more.
     rows = np.flatnonzero(mass < k)
     if len(rows):
-        _add_farther(near[rows], who[rows], weights, k, rows, total, mass)
+        _add_farther(near[rows], who[rows], weights, begins[rows], k, rows, total, mass)
+    scale = 1 / lengths(x)
     distances = np.maximum(1 - total / mass * scale, 0)
-    return Near(distances, who.astype(np.int32), 1 - best * scale)
+    gaps = 1 - best * scale
+    distances[nowhere] = gaps[nowhere] = np.inf
+    return Near(distances, who.astype(np.int32), gaps)
+
+
+def _near(x: Floats, sets: Sequence[Units], parts: Sequence[slice]) -> Floats:
+    """[B, most prototypes] cosines times the length of `x`; -inf where a part has no such prototype."""
+    widest = max(map(len, sets))
+    near = np.empty((len(x), max(widest, 1)), np.float32)
+    for prototypes, part in zip(sets, parts, strict=True):
+        count = len(prototypes)
+        if count:
+            columns, inverse = _floats.of(prototypes)
+            here = near[part, :count]
+            np.matmul(x[part], columns, out=here)
+            here *= inverse
+        near[part, count:] = -np.inf
+    return near
 
 
 def _add_farther(
     near: Floats,
     who: NDArray[np.intp],
     weights: Floats,
+    begins: NDArray[np.intp],
     k: int,
     rows: NDArray[np.intp],
     total: Floats,
     mass: Floats,
 ) -> None:
-    """Add the next nearest prototypes to `total` and `mass` of these rows until k events are counted."""
+    """Add the next nearest prototypes to `total` and `mass` of these rows until k events are counted, or none is
+    left. `begins`: where in `weights` those of a row's prototypes begin."""
     for _ in range(near.shape[1] - 1):
         each = np.arange(len(near))
         near[each, who] = -np.inf
         who = near.argmax(1)
-        counted = np.minimum(weights[who], k - mass[rows])
-        total[rows] += near[each, who] * counted
+        best = near[each, who]
+        left = best > -np.inf
+        counted = np.where(left, np.minimum(weights[begins + who], k - mass[rows]), 0)
+        total[rows] += np.where(left, best, 0) * counted
         mass[rows] += counted
         # Below a millionth of an event nothing is missing but rounding.
-        short = k - mass[rows] > 1e-6
+        short = left & (k - mass[rows] > 1e-6)
         if not short.any():
             return
-        rows, near, who = rows[short], near[short], who[short]
+        rows, near, who, begins = rows[short], near[short], who[short], begins[short]
 
 
 def absorb(
@@ -162,7 +185,7 @@ def condense(prototypes: Units, weights: Floats, radius: float, bound: int) -> t
         return prototypes, weights, radius
     x = prototypes.astype(np.float32)
     near = cosines(x, x)
-    near += _no_heirs(len(x))
+    near += _no_heirs(-(-len(x) // _MANY) * _MANY)[: len(x), : len(x)]
     heir = near.argmax(1)
     gap = 1 - near[np.arange(len(x)), heir] / lengths(x)
     gone = np.sort(np.argsort(gap, kind="stable")[:excess])
@@ -201,7 +224,10 @@ def _canonical(prototypes: Units, weights: Floats) -> NDArray[np.intp]:
     return np.lexsort((rank.reshape(-1), -weights))
 
 
-@lru_cache(maxsize=64)
+_MANY = 1024
+
+
+@lru_cache(maxsize=4)
 def _no_heirs(count: int) -> Floats:
     """[N, N], -inf where the column is no heavier than the row."""
     return np.triu(np.full((count, count), -np.inf, np.float32))

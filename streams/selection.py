@@ -182,7 +182,7 @@ class Selection:
 
     def _cut(self, state: SelectionState) -> SelectionState:
         """Down to what there is room for."""
-        kept = _highest(state.priorities, self.config.candidates, [s.event.event_id for s in state.held])
+        kept = _highest(state.priorities, self.config.candidates, lambda i: state.held[i].event.event_id)
         lost = state.priorities[~kept].max(initial=0.0)
         return replace(
             state,
@@ -370,13 +370,13 @@ def _surely(
     return {name: _surely_within(left[name], some) for name, some in groups.items()}
 
 
-def _highest(priorities: Floats, room: int, names: Sequence[str]) -> NDArray[np.bool_]:
+def _highest(priorities: Floats, room: int, name_of: Callable[[int], str]) -> NDArray[np.bool_]:
     """Which have the `room` highest priorities; of equal ones the first by name."""
     if len(priorities) <= room:
         return np.ones(len(priorities), bool)
     limit = np.partition(priorities, len(priorities) - room)[len(priorities) - room]
     kept = np.asarray(priorities > limit)
-    level = sorted(np.flatnonzero(priorities == limit).tolist(), key=lambda i: names[i])
+    level = sorted(np.flatnonzero(priorities == limit).tolist(), key=name_of)
     kept[level[: room - int(kept.sum())]] = True
     return kept
 

@@ -81,7 +81,7 @@ class Rejected(ValueError):
 _MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
 _VERSION, _CONTENT = ("ce_specversion", b"1.0"), ("content-type", b"application/json")
 _NAMES: dict[type, str] = {t: name for name, t in MESSAGES.items()}
-_NAMED_BY_CONTENT = frozenset(_NAMES) - {TriggerEvent, Telemetry, ClipChunk}
+_NAMED_BY_CONTENT = frozenset(_NAMES) - {TriggerEvent, Telemetry, ClipChunk, Scenario}
 
 
 class _Nothing(msgspec.Struct, tag="fleetwheel.nothing", tag_field="type"):
@@ -198,9 +198,12 @@ def time_of(message: Message) -> int:
 
 
 def message_id(message: Message) -> str:
-    """The idempotency key: equal for every re-send of the same message (32 hex digits)."""
+    """The idempotency key: equal for every re-send of the same message, and of no other one's."""
     if isinstance(message, _NUMBERED):
         return message.event_id
+    if isinstance(message, Scenario):
+        # By its event, which is judged once: hashing a scenario takes as long as writing it.
+        return f"scenario-{message.event.event_id}"
     if isinstance(message, ClipChunk):
         return digest("chunk", message.clip_sha256, str(message.index))[:32]
     return _content_id(_content_head(type_of(message)), _encoder.encode(message)).decode()

@@ -24,7 +24,8 @@ def test_a_p_value_is_the_rank_among_the_recent(seed: int, count: int) -> None:
     recent = np.sort(rng.integers(0, 6, count).astype(np.float32))
     asked = rng.integers(-1, 8, 20).astype(np.float32)
     ties = rng.random(20)
-    found = conformal(asked, recent, ties)
+    found, known = conformal(asked, [recent], [slice(0, 20)], ties)
+    assert known.tolist() == [count] * 20
     for d, u, p in zip(asked, ties, found, strict=True):
         assert p == pytest.approx((sum(recent > d) + u * (sum(recent == d) + 1)) / (count + 1))
 
@@ -34,8 +35,8 @@ def test_p_values_of_exchangeable_distances_are_uniform(known: int) -> None:
     rng = np.random.default_rng(7)
     drawn = rng.gamma(2.0, size=(4000, known + 1)).round(1).astype(np.float32)
     ties = even(hashes(f"event-{i}" for i in range(4000)))
-    rows = zip(drawn, ties, strict=True)
-    p_values = np.sort([conformal(row[:1], np.sort(row[1:]), u)[0] for row, u in rows])
+    parts = [slice(i, i + 1) for i in range(4000)]
+    p_values = np.sort(conformal(drawn[:, 0], list(np.sort(drawn[:, 1:])), parts, ties)[0])
     assert np.abs(p_values - (np.arange(4000) + 0.5) / 4000).max() < 0.026  # Kolmogorov, 1 %
 
 
@@ -44,7 +45,7 @@ def test_levelling_keeps_the_order_and_moves_the_level_to_the_threshold(
     level: float, alpha: float, seed: int
 ) -> None:
     raw = np.sort(np.random.default_rng(seed).random(50))
-    found = levelled(raw, level, alpha)
+    found = levelled(raw, np.full(50, level), alpha)
     assert (np.diff(found) >= 0).all() and (found <= 1).all()
     assert ((found <= alpha + 1e-12) == (raw <= level)).all()
 

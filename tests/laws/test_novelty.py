@@ -120,7 +120,7 @@ def test_memory_is_bounded(seed: int, count: int) -> None:
         assert len(cells) <= SMALL.cells + 1
         for m in cells.values():
             assert len(m.prototypes) == len(m.weights) <= SMALL.prototypes
-            assert len(m.pending) == len(m.pending_hashes) < SMALL.longest_block
+            assert len(m.pending) < SMALL.longest_block
 
 
 def false_alarms(config: NoveltyConfig, drift_per_event: float, count: int = 6000, warm: int = 1500) -> float:
