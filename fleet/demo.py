@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -26,9 +27,12 @@ from jobs.context import Places
 from monitoring.exporter import MetricsServer
 from registry.lineage import Kind, Node
 from streams.contracts.releases import Rollout
+from streams.recording import REPLAYED, write_recording
 from streams.transport.base import Transport
 from streams.transport.memory import MemoryTransport
 
+RECORDING = "run.jsonl"
+"""All that was said, for `fleet replay`, `streams dry-run` and `campaigns debt`; a broker keeps it itself."""
 MARK = "fleetwheel-run"
 """A folder with this file in it is a run of ours: it may be replaced."""
 
@@ -64,6 +68,8 @@ def run_demo(
             watch.say(f"metrics: {open_.enter_context(MetricsServer(wheel.exporter, metrics_port)).url}")
         summary = turn_the_wheel(wheel, watch)
         write(wheel, summary)
+        if isinstance(transport, MemoryTransport):
+            record(transport, out / RECORDING)
         watch.say(f"report: {out / 'report.html'}")
     typer.echo(json.dumps(summary) if as_json else _told(summary))
 
@@ -139,6 +145,12 @@ def write(wheel: Wheel, summary: Mapping[str, Any]) -> None:
         lineage=_lineage(wheel),
     )
     write_report(inputs, wheel.out / "report.html")
+
+
+def record(transport: Transport, path: Path) -> None:
+    """What lies on the topics, in the order in which it happened."""
+    records = transport.poll("recording", REPLAYED, sys.maxsize)
+    write_recording(path, sorted(records, key=lambda r: dict(r.headers)["ce_time"]))
 
 
 def _entry(turn: Turn, before: dict[str, Any] | None) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class BadTime(ValueError):
 
 
 class NoInput(ValueError):
-    """Neither or both of --input and --kafka."""
+    """Neither or both of --input and --kafka, or nothing in it that a stage reads."""
 
 
 def record_topics(broker: str, prefix: str, topics: str, begin: str, end: str, out: Path) -> None:
@@ -67,6 +67,9 @@ def print_dry_run(
     shown = [_emit(time_ns, emit) for time_ns, emit in islice(emits, show)]
     for _ in emits:  # the rest is counted
         pass
+    if not run.report.records:
+        names_read = ", ".join(topics_read(names))
+        raise NoInput(f"{source or broker}: no record of {names_read} in it, and {stage} reads nothing else")
     if as_json:
         typer.echo(json.dumps({"stage": stage, "chain": names, **asdict(run.report), "emits": shown}))
     else:

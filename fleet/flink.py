@@ -66,7 +66,7 @@ class FlinkEnvironment:
         """Why no job can be started; "" where one can."""
         if not list(self.venv.glob("lib/python3*/site-packages/pyflink")):
             return f"there is no Flink environment at {self.venv}: {HINT}"
-        if not (self.directory / f".{_stamp()}").exists():
+        if not self._prepared():
             return f"the jars in {self.directory} are missing or of an older version: {HINT}"
         return "" if shutil.which("java") else "Java 17 runs Flink: install a JRE (openjdk-17-jre-headless)"
 
@@ -111,8 +111,7 @@ class FlinkEnvironment:
 
     def prepare(self) -> FlinkEnvironment:
         """Bring the jars and compile our own, once. Raises FlinkUnavailable."""
-        done = self.directory / f".{_stamp()}"
-        if done.exists():
+        if self._prepared():
             return self
         for tool, what in (("mvn", "Maven (Debian: maven)"), ("javac", "a JDK 17 (openjdk-17-jdk-headless)")):
             if shutil.which(tool) is None:
@@ -126,6 +125,11 @@ class FlinkEnvironment:
         shutil.rmtree(self.directory, ignore_errors=True)
         part.directory.rename(self.directory)
         return self
+
+    def _prepared(self) -> bool:
+        """Of this version, and the environment that the links lead to is where it was."""
+        made = (self.directory / f".{_stamp()}").exists()
+        return made and all(jar.exists() for jar in self.lib.glob("*.jar"))
 
     def _bring(self) -> None:
         jars = self.directory / "jars"

@@ -19,12 +19,10 @@ from registry.store import Store
 from streams.contracts.campaigns import Campaign
 from streams.contracts.clock import SECOND_NS
 from streams.engines.round import UnknownStage
+from streams.recording import REPLAYED
 from streams.stage import AnyStage
-from streams.topics import TOPICS
 from streams.transport.base import Record
 from streams.triggers import TriggersConfig
-
-REPLAYED = tuple(t.name for t in TOPICS if t.name not in ("fleet.clips", "fleet.dead-letter"))
 
 
 class NothingToReplay(ValueError):

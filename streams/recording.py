@@ -9,8 +9,11 @@ import msgspec
 from msgspec import Struct
 
 from streams.contracts.codec import MAX_DEAD_LETTER_BYTES
+from streams.topics import TOPICS
 from streams.transport.base import NotTaken, Record, TransportError, topic_of
 
+REPLAYED = tuple(t.name for t in TOPICS if t.name not in ("fleet.clips", "fleet.dead-letter"))
+"""What a replay reads: all that was said, without the clips themselves."""
 MAX_LINE_BYTES = 3 * MAX_DEAD_LETTER_BYTES
 """The largest record, its quotes escaped."""
 

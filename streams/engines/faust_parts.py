@@ -43,6 +43,15 @@ class _Thread(driver.AIOKafkaConsumerThread):
         record from there would make those before it look as if they were taken."""
         return cast(Mapping[TP, int], await self.call_thread(self._seek_to, positions))
 
+    async def fetched(self, tps: Iterable[TP]) -> Positions:
+        """Where fetching goes on, of those that are assigned."""
+        return cast(Positions, await self.call_thread(self._fetched, tps))
+
+    async def _fetched(self, tps: Iterable[TP]) -> Positions:
+        consumer = self._ensure_consumer()
+        held = [tp for tp in tps if tp in consumer.assignment()]
+        return {tp: await consumer.position(driver.ensure_aiokafka_TP(tp)) for tp in held}
+
     async def _seek_to(self, positions: Positions) -> Mapping[TP, int]:
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
@@ -78,6 +87,32 @@ class _Consumer(driver.Consumer):
     async def seek_to_committed(self) -> Mapping[TP, int]:
         assert isinstance(self.app, JournaledApp) and isinstance(self._thread, _Thread)
         return await self._thread.seek_to(self.app.positions())
+
+    async def look(self, passed_over: PassedOver) -> None:
+        """Fetch again what was fetched and never came."""
+        assert isinstance(self.app, JournaledApp) and isinstance(self._thread, _Thread)
+        taken = self.app.positions()
+        if passed_over.look(taken, await self._thread.fetched(taken)):
+            await self.perform_seek()
+
+
+class PassedOver:
+    """Records that Faust has fetched and never handed on: around a seek it may drop some, and would not fetch them
+    again before the next rebalance. What lies between taken and fetched and has not moved from one look to the
+    next is such; but it is asked for once, as the marks of transactions look the same."""
+
+    def __init__(self) -> None:
+        self._seen: dict[TP, tuple[int, int]] = {}
+        self._asked: dict[TP, tuple[int, int]] = {}
+
+    def look(self, taken: Positions, fetched: Positions) -> bool:
+        """Whether to fetch again from what was taken."""
+        between = {tp: (taken[tp], end) for tp, end in fetched.items() if end > taken.get(tp, end)}
+        still = {tp: span for tp, span in between.items() if self._seen.get(tp) == span}
+        self._seen = between
+        new = {tp: span for tp, span in still.items() if self._asked.get(tp) != span}
+        self._asked = still
+        return bool(new)
 
 
 class _Producer(driver.Producer):
@@ -152,6 +187,12 @@ class JournaledApp(faust.App):
     ) -> None:
         super().__init__(name, PartitionAssignor=OneForTheFleet, **options)
         self.fleet_topics, self.positions = set(fleet_topics), positions
+
+    async def fetch_what_was_passed_over(self, passed_over: PassedOver) -> None:
+        """Once in a while; while partitions change hands, positions are being sought anyway."""
+        if self.flow_control.is_active():
+            assert isinstance(self.consumer, _Consumer)
+            await self.consumer.look(passed_over)
 
     def _new_transport(self) -> _Transport:
         return _Transport(self.conf.broker_consumer, self)

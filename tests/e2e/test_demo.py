@@ -15,7 +15,7 @@ from registry.models import Models
 from registry.releases import Releases
 from registry.store import Store
 from simulation.scenarios import CONDITIONS
-from tests.conftest import QuickRun
+from tests.conftest import QuickRun, fleet
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +88,16 @@ def test_the_report_stands_alone(quick_run: QuickRun) -> None:
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert page.count("data:image/png;base64,") == min(12, quick_run.summary["clips"]["stored"])
     assert f"{quick_run.summary['turns'][0]['rate_per_km']:.1f}" in page
+
+
+def test_what_was_said_can_be_replayed(quick_run: QuickRun) -> None:
+    recording = str(quick_run.out / "run.jsonl")
+    replayed = fleet("replay", "--input", recording, "--when", "takeover", "--json")
+    assert replayed.returncode == 0, replayed.stderr
+    told = json.loads(replayed.stdout)
+    assert told["recording"]["events"] >= quick_run.summary["clips"]["recorded"] > 0
+    dry = fleet("streams", "dry-run", "triggers", "--input", recording, "--json")
+    assert json.loads(dry.stdout)["emitted"] == {"learning.jobs": 1}
 
 
 def test_metrics_count_exposure_and_disengagements_by_model_region_and_cause(quick_run: QuickRun) -> None:
