@@ -32,7 +32,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 @app.command(epilog="Examples:  fleet demo  |  fleet demo --quick --seed 3  |  fleet demo --kafka 127.0.0.1:9092")
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the run writes.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for everything the run writes.  [default: runs/demo; quick: runs/demo-quick]"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same run.")] = 1,
     turns: Annotated[int | None, typer.Option(min=1, max=9, help="Turns of the wheel.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The same loop cut down for tests.")] = False,
@@ -55,7 +58,7 @@ def demo(
     from fleet.demo import run_demo
 
     run_demo(
-        out,
+        out or Path("runs/demo-quick" if quick else "runs/demo"),
         seed=seed,
         turns=turns,
         quick=quick,

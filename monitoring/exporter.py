@@ -220,8 +220,11 @@ class MetricsServer:
     """An HTTP endpoint for a Prometheus server to scrape; a context manager."""
 
     def __init__(self, exporter: Exporter, port: int = 0, address: str = "127.0.0.1") -> None:
-        """Listen; port 0 takes a free one. Raises OSError where the port is taken."""
-        self._server, self._thread = start_http_server(port, address, exporter.registry)
+        """Listen; port 0 takes a free one. Raises OSError that names the port where it is taken."""
+        try:
+            self._server, self._thread = start_http_server(port, address, exporter.registry)
+        except OSError as error:
+            raise OSError(f"no metrics can be served at {address}:{port}: {error.strerror}") from error
         self.url = f"http://{address}:{self._server.server_port}/metrics"
 
     def close(self) -> None:

@@ -96,8 +96,8 @@ def test_what_was_said_can_be_replayed(quick_run: QuickRun) -> None:
     assert replayed.returncode == 0, replayed.stderr
     told = json.loads(replayed.stdout)
     assert told["recording"]["events"] >= quick_run.summary["clips"]["recorded"] > 0
-    dry = fleet("streams", "dry-run", "triggers", "--input", recording, "--json")
-    assert json.loads(dry.stdout)["emitted"] == {"learning.jobs": 1}
+    dry = fleet("streams", "dry-run", "novelty", "--input", recording, "--json")
+    assert json.loads(dry.stdout)["emitted"] == {"fleet.scenarios": told["recording"]["events"]}
 
 
 def test_metrics_count_exposure_and_disengagements_by_model_region_and_cause(quick_run: QuickRun) -> None:

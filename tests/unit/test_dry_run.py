@@ -121,5 +121,5 @@ def test_the_command_tells_and_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     for_another = fleet("streams", "dry-run", "rollouts", "--input", str(path), timeout_s=60)
     assert (
-        for_another.returncode == 1 and "no record of fleet.telemetry, learning.jobs in it" in for_another.stderr
+        for_another.returncode == 1 and "no record of learning.jobs, fleet.telemetry in it" in for_another.stderr
     )

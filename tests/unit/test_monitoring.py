@@ -193,3 +193,10 @@ def test_a_scrape_shows_every_metric_of_the_table() -> None:
     (lag,) = families["fleetwheel_stage_lag_seconds"].samples
     assert lag.value == 1.5
     assert "v1" not in str(list(families.values()))  # no vehicle anywhere
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with MetricsServer(Exporter()) as first:
+        port = int(first.url.rpartition(":")[2].partition("/")[0])
+        with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
+            MetricsServer(Exporter(), port)
