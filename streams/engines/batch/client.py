@@ -231,6 +231,8 @@ class Client:
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": 10_000,
             "fetch.wait.max.ms": 20,
+            # A client whose queue was full looks for a second whether there is room again, by default.
+            "fetch.queue.backoff.ms": 10,
             "queued.min.messages": 50_000,
             # Of each partition: with this the client's memory is bounded.
             "queued.max.messages.kbytes": 16_384,

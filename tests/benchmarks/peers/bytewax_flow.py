@@ -17,7 +17,8 @@ from tests.benchmarks.peers.work import Work
 
 def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
     work = Work(int(prototypes))
-    consumer = {"group.id": prefix + group, "fetch.wait.max.ms": "20", "queued.max.messages.kbytes": "16384"}
+    consumer = {"group.id": prefix + group, "fetch.wait.max.ms": "20", "fetch.queue.backoff.ms": "10"}
+    consumer["queued.max.messages.kbytes"] = "16384"
     producer = {
         "compression.type": "lz4", "partitioner": "consistent", "linger.ms": "5", "enable.idempotence": "true",
         "queue.buffering.max.messages": "200000",

@@ -23,6 +23,7 @@ def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
     consumer = Consumer({
         "bootstrap.servers": bootstrap, "group.id": prefix + group, "enable.auto.commit": False,
         "auto.offset.reset": "earliest", "isolation.level": "read_committed", "fetch.wait.max.ms": 20,
+        "fetch.queue.backoff.ms": 10,
         "queued.min.messages": 50_000, "queued.max.messages.kbytes": 16_384,
     })  # fmt: skip
     producer = Producer({

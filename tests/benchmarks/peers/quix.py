@@ -34,7 +34,7 @@ def run(bootstrap: str, prefix: str, group: str, work: Work, folder: str) -> Non
         commit_interval=1.0,
         state_dir=folder,
         auto_create_topics=False,
-        consumer_extra_config={"fetch.wait.max.ms": 20},
+        consumer_extra_config={"fetch.wait.max.ms": 20, "fetch.queue.backoff.ms": 10},
         producer_extra_config={"compression.type": "lz4", "partitioner": "consistent"},
     )
     events = app.topic(f"{prefix}fleet.events", value_deserializer="bytes", key_deserializer="bytes")
