@@ -67,7 +67,7 @@ def print_dry_run(
     shown = [_emit(time_ns, emit) for time_ns, emit in islice(emits, show)]
     for _ in emits:  # the rest is counted
         pass
-    if not run.report.records:
+    if not (run.report.records or begin or end):
         names_read = ", ".join(topics_read(names))
         raise NoInput(f"{source or broker}: no record of {names_read} in it, and {stage} reads nothing else")
     if as_json:

@@ -44,11 +44,13 @@ def test_the_wheel_turns_alike_over_the_real_parts(
         quick_run.summary,
     )
     assert [unnamed(t) for t in over["turns"]] == [unnamed(t) for t in embedded["turns"]]
-    # A clip names the model that drove, and that name is longer there.
-    assert over["clips"] | {"bytes": 0} == embedded["clips"] | {"bytes": 0}
+    # The model's name is the run's own there: a clip names the model that drove, and who gets a release first is
+    # drawn by its name, so that the drives in which it is watched may offer other clips.
+    chosen = {name: n for name, n in embedded["clips"].items() if name not in ("recorded", "bytes")}
+    assert over["clips"].items() >= chosen.items()
     assert over["clips"]["lost"] == 0
     assert [j["verdict"] for j in over["jobs"]] == [j["verdict"] for j in embedded["jobs"]]
-    # The model's name there is the run's own, and later jobs are named after what they start from.
+    # Later jobs are named after what they start from.
     assert over["jobs"][0]["fingerprint"] == embedded["jobs"][0]["fingerprint"]
     assert not (tmp_path / "run" / "store").exists()
     assert not (tmp_path / "run" / "mlflow.sqlite").exists()
