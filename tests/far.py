@@ -3,10 +3,10 @@ comes with the next question at the earliest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from streams.contracts.codec import Headers
-from streams.transport.base import Record
+from streams.transport.base import Position, Record
 from streams.transport.memory import MemoryTransport
 
 
@@ -27,6 +27,11 @@ class FarTransport(MemoryTransport):
         held, self._held = self._held, []
         for record in held:
             super().publish(*record)
+
+    def commit(self, group: str, positions: Mapping[Position, int]) -> None:
+        """Never visible before what was published earlier."""
+        self.flush()
+        super().commit(group, positions)
 
     def poll(self, group: str, topics: Sequence[str], limit: int, timeout_s: float = 0.0) -> list[Record]:
         """Nothing the first time, and nothing to whom does not wait."""

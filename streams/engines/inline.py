@@ -126,8 +126,10 @@ class InlineEngine:
     def _commit(self, records: Sequence[Record]) -> None:
         """States and offsets together, then the group's offsets: on a restart the file's offsets count."""
         self._offsets |= after(records)
-        # What was published must be safe before the offsets move on, and be seen by whoever asks after this step.
-        self._transport.flush()
+        if self._file is not None or not records:
+            # What was published must be safe before the file's offsets move on; and where no commit follows, which
+            # flushes in one transaction with its offsets, it must be seen by whoever asks after this step.
+            self._transport.flush()
         if self._file is not None:
             write_snapshot(self._file, Snapshot(self._offsets, self._dumps(), self._now_ns))
         if records:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +237,25 @@ def test_what_only_time_brings_about_is_there_for_all_when_a_step_returns() -> N
     clock.advance(WINDOW)
     assert engine.step() == 0
     assert sum(transport.end_offsets(("fleet.clip-requests",)).values()) > 0
+
+
+def test_outputs_and_offsets_stay_in_one_transaction() -> None:
+    """A flush ends a transaction: between outputs and the commit of their input there is none."""
+    ended: list[str] = []
+
+    class Transactions(MemoryTransport):
+        def flush(self) -> None:
+            ended.append("flush")
+
+        def commit(self, group: str, positions: Mapping[tuple[str, int], int]) -> None:
+            ended.append("commit")
+            super().commit(group, positions)
+
+    transport = Transactions()
+    for e in events(3):
+        send(transport, "fleet.events", e)
+    engine = engine_over(transport, VirtualClock(START), Sink())
+    assert engine.step() == 3 and ended == ["commit"]
 
 
 def lanes_engine(transport: Transport, clock: VirtualClock, folder: Path | None = None) -> InlineEngine:
