@@ -91,8 +91,12 @@ class _Consumer(driver.Consumer):
     async def look(self, passed_over: PassedOver) -> None:
         """Fetch again what was fetched and never came."""
         assert isinstance(self.app, JournaledApp) and isinstance(self._thread, _Thread)
-        taken = self.app.positions()
-        if passed_over.look(taken, await self._thread.fetched(taken)):
+        taken, fetched = self.app.positions(), None
+        # Where it cannot be told now, the next look tells.
+        with suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(COMMIT_S):
+                fetched = await self._thread.fetched(taken)
+        if fetched is not None and passed_over.look(taken, fetched):
             await self.perform_seek()
 
 
