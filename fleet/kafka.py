@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
@@ -46,12 +47,21 @@ class NativeKafka:
         return self.directory / f"node-{self.port}"
 
     def prepare(self) -> NativeKafka:
-        """Get the libraries, once: some 50 MB. Raises KafkaUnavailable."""
+        """Get the libraries, once, however many ask side by side: some 50 MB. Raises KafkaUnavailable."""
         require("java", "Java 17 or later runs Kafka: install a JRE (Debian: openjdk-17-jre-headless)")
         done = self.directory / "libs" / f".{stamp()}"
         if done.exists():
             return self
         require("mvn", "Maven brings Kafka's artifacts: install it (Debian: maven)")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / "libs.lock").open("w") as lock:
+            # Who comes second must neither fetch again nor take away what the first already runs from.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                self._fetch(done.name)
+        return self
+
+    def _fetch(self, mark: str) -> None:
         part = self.directory / f"libs.{os.getpid()}"
         command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
         command += ["-DincludeScope=runtime", f"-DoutputDirectory={part}"]
@@ -60,10 +70,9 @@ class NativeKafka:
         if run.returncode or not any(part.glob("kafka_*.jar")):
             shutil.rmtree(part, ignore_errors=True)
             raise KafkaUnavailable(f"Maven could not bring Kafka: {(run.stdout + run.stderr)[-800:].strip()}")
-        (part / done.name).touch()
+        (part / mark).touch()
         shutil.rmtree(self.directory / "libs", ignore_errors=True)
         part.rename(self.directory / "libs")
-        return self
 
     def start(self, timeout_s: float = 180.0) -> NativeKafka:
         """Format the data folder where it is new, start, wait until the port answers. Raises KafkaUnavailable."""
