@@ -72,8 +72,6 @@ class NoveltyConfig:
     """Step of the level for each event (gamma of Gibbs and Candes); 0 trusts the reservoir alone."""
     lowest: float = -1.0
     """Least level, in false-alarm rates: how much of a burst of alarms is made up for by silence after it."""
-    thin: int = 4
-    """The model of all cells is shown one in so many of the events that a mature cell judges, and all others."""
     remembered: float = 6400.0
     """Events of a cell after which a prototype has faded to 1/e of its weight."""
     cells: int = 128
@@ -82,7 +80,7 @@ class NoveltyConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "nearest", "prototypes", "reservoir", "block", "longest_block", "mature")
-        at_least(self, 1, "thin", "cells", "versions", "seen_ids")
+        at_least(self, 1, "cells", "versions", "seen_ids")
 
 
 Packed = NDArray[np.uint8]
@@ -271,12 +269,11 @@ class NoveltyStage:
                 here[cell] = some
         self._pass(cells, here, rows, verdicts, self.config.mature)
         mature = verdicts.hold.copy()
-        shown = np.flatnonzero(~mature | (even(rows.hashes ^ _THIN) * self.config.thin < 1))
-        if len(shown):
-            overall = _nothing(len(group))
-            self._pass(cells, {EVERYWHERE: shown}, rows, overall, 1)
-            asked = np.flatnonzero(~mature)
-            verdicts.put(asked, overall.take(asked))
+        # Shown everything, also what its own cell judges: a share of it alone would make small cells look usual.
+        overall = _nothing(len(group))
+        self._pass(cells, {EVERYWHERE: np.arange(len(group))}, rows, overall, 1)
+        asked = np.flatnonzero(~mature)
+        verdicts.put(asked, overall.take(asked))
         return cells, self._tell(group, verdicts, mature)
 
     def _pass(
@@ -419,8 +416,6 @@ YOUNG = 4
 """A reservoir holds at most one distance for so many events that its model has seen."""
 BREATH = 1600.0
 """Events after which the radius, if it lost nothing, has shrunk to 1/e."""
-_THIN = np.uint32(0x9E3779B9)
-"""Sets this use of an event's hash apart from others."""
 _UNKNOWN = Novelty(explanation="no embedding came with the event")
 _TO_3 = tuple(f"{i / 1000:.3f}" for i in range(2001))
 _TO_4 = tuple(f"{i / 10_000:.4f}" for i in range(10_001))
