@@ -184,10 +184,8 @@ def condense(prototypes: Units, weights: Floats, radius: float, bound: int) -> t
     if excess <= 0:
         return prototypes, weights, radius
     x = prototypes.astype(np.float32)
-    near = cosines(x, x)
-    near += _no_heirs(-(-len(x) // _MANY) * _MANY)[: len(x), : len(x)]
-    heir = near.argmax(1)
-    gap = 1 - near[np.arange(len(x)), heir] / lengths(x)
+    heir, near = _heirs(x)
+    gap = 1 - near / lengths(x)
     gone = np.sort(np.argsort(gap, kind="stable")[:excess])
     for i in gone[::-1]:
         weights[heir[i]] += weights[i]
@@ -224,13 +222,28 @@ def _canonical(prototypes: Units, weights: Floats) -> NDArray[np.intp]:
     return np.lexsort((rank.reshape(-1), -weights))
 
 
-_MANY = 1024
+def _heirs(x: Floats) -> tuple[NDArray[np.intp], Floats]:
+    """The nearest of those before each row, and its cosine times the row's length; -inf for the first."""
+    columns, inverse = x.T, _inverse(x)
+    heir, near = np.zeros(len(x), np.intp), np.empty(len(x), np.float32)
+    for begin in range(0, len(x), _STRIP):
+        end = min(begin + _STRIP, len(x))
+        # What lies behind the strip is heavier than none of it.
+        cosine = x[begin:end] @ columns[:, :end]
+        cosine *= inverse[:end]
+        cosine[:, begin:] += _not_before()[: end - begin, : end - begin]
+        heir[begin:end] = cosine.argmax(1)
+        near[begin:end] = cosine[np.arange(end - begin), heir[begin:end]]
+    return heir, near
 
 
-@lru_cache(maxsize=4)
-def _no_heirs(count: int) -> Floats:
-    """[N, N], -inf where the column is no heavier than the row."""
-    return np.triu(np.full((count, count), -np.inf, np.float32))
+_STRIP = 96
+
+
+@lru_cache(maxsize=1)
+def _not_before() -> Floats:
+    """[N, N], -inf where the column is not before the row."""
+    return np.triu(np.full((_STRIP, _STRIP), -np.inf, np.float32))
 
 
 def lengths(x: Floats) -> Floats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,8 +128,17 @@ class Tagging:
 
     def step(self, state: None, batch: Sequence[Message], now_ns: int) -> Outcome[None]:
         """A scenario for each event."""
-        events = [e for e in batch if isinstance(e, TriggerEvent)]
-        return Outcome(state, tuple(Emit("events.tagged", s) for s in tag_all(events)))
+        return self.step_all([state], [batch], now_ns)[0]
+
+    def step_all(
+        self, states: Sequence[None], batches: Sequence[Sequence[Message]], now_ns: int
+    ) -> list[Outcome[None]]:
+        """`step` in several lanes: all events are one table."""
+        events = [[e for e in batch if isinstance(e, TriggerEvent)] for batch in batches]
+        tagged = iter(tag_all([e for some in events for e in some]))
+        return [
+            Outcome(None, tuple([Emit("events.tagged", s) for s in islice(tagged, len(some))])) for some in events
+        ]
 
     def tag(self, event: TriggerEvent) -> Scenario:
         """The event with its cell and tags; novelty is not known yet."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
+from itertools import groupby
+from operator import attrgetter
 from typing import Union
 
 import msgspec
@@ -91,7 +93,9 @@ class _Nothing(msgspec.Struct, tag="fleetwheel.nothing", tag_field="type"):
 # Tuples, as a union would be made anew at every check.
 _NUMBERED = (TriggerEvent, Telemetry)
 _FROM_VEHICLES = (TriggerEvent, Telemetry, ClipChunk, CampaignReport)
-_encoder = msgspec.json.Encoder()
+_TIME: attrgetter[int] = attrgetter("time_ns")
+_HAPPENED: dict[type, attrgetter[int]] = {Scenario: attrgetter("event.time_ns"), ClipRequest: attrgetter("requested_ns")}
+_encode = msgspec.json.Encoder().encode
 _decoders = {name: msgspec.json.Decoder(t) for name, t in MESSAGES.items()}
 
 
@@ -101,22 +105,27 @@ def encode(message: Message, source: str = "fleetwheel") -> tuple[Headers, bytes
 
 
 def encode_many(messages: Sequence[Message], source: str = "fleetwheel") -> list[tuple[Headers, bytes]]:
-    """`encode` of many; what is the same for all of a type is made once."""
-    heads: dict[type, tuple[str, bytes, tuple[str, bytes]]] = {}
+    """`encode` of many, a column at a time."""
     from_ = ("ce_source", source.encode())
     found: list[tuple[Headers, bytes]] = []
-    for message in messages:
-        kind = type(message)
-        if kind not in heads:
-            name = _NAMES[kind]
-            heads[kind] = name, _content_head(name), ("ce_type", name.encode())
-        name, head, type_ = heads[kind]
-        value = _encoder.encode(message)
-        if len(value) > MAX_RECORD_BYTES:
-            _check_size(name, value)
-        named = _content_id(head, value) if kind in _NAMED_BY_CONTENT else message_id(message).encode()
-        time = ("ce_time", _rfc3339(time_of(message)))
-        found.append(((_VERSION, type_, from_, ("ce_id", named), time, _CONTENT), value))
+    for kind, run in groupby(messages, type):
+        some = list(run)
+        name = _NAMES[kind]
+        type_ = ("ce_type", name.encode())
+        values = [_encode(m) for m in some]
+        if max(map(len, values)) > MAX_RECORD_BYTES:
+            for value in values:
+                _check_size(name, value)
+        if kind in _NAMED_BY_CONTENT:
+            head = _content_head(name)
+            ids = [_content_id(head, value) for value in values]
+        else:
+            ids = [message_id(m).encode() for m in some]
+        times = map(_rfc3339, map(_HAPPENED.get(kind, _TIME), some))
+        found += [
+            ((_VERSION, type_, from_, ("ce_id", named), ("ce_time", time), _CONTENT), value)
+            for named, time, value in zip(ids, times, values, strict=True)
+        ]
     return found
 
 
@@ -190,23 +199,20 @@ def type_of(message: Message) -> str:
 
 def time_of(message: Message) -> int:
     """When it happened, ns."""
-    if isinstance(message, Scenario):
-        return message.event.time_ns
-    if isinstance(message, ClipRequest):
-        return message.requested_ns
-    return message.time_ns
+    time_ns: int = _HAPPENED.get(type(message), _TIME)(message)
+    return time_ns
 
 
 def message_id(message: Message) -> str:
     """The idempotency key: equal for every re-send of the same message, and of no other one's."""
-    if isinstance(message, _NUMBERED):
-        return message.event_id
     if isinstance(message, Scenario):
         # By its event, which is judged once: hashing a scenario takes as long as writing it.
         return f"scenario-{message.event.event_id}"
+    if isinstance(message, _NUMBERED):
+        return message.event_id
     if isinstance(message, ClipChunk):
         return digest("chunk", message.clip_sha256, str(message.index))[:32]
-    return _content_id(_content_head(type_of(message)), _encoder.encode(message)).decode()
+    return _content_id(_content_head(type_of(message)), _encode(message)).decode()
 
 
 def _content_head(name: str) -> bytes:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from streams.contracts.codec import Headers, Message, Rejected, decode, decode_many, encode, encode_many
-from streams.stage import AnyStage, Content, Emit, Refused
+from streams.stage import AnyStage, Content, Emit, Outcome, Refused, step_all
 from streams.topics import BY_NAME, DEAD_LETTER, keys_of
 from streams.topology import BY_STAGE, TOPOLOGY, Scope
 from streams.transport.base import Record
@@ -80,17 +80,17 @@ class Round:
         """Step each stage, in the given order; `states` are replaced by those after it.
 
         Raises ValueError for a stage that writes where the topology does not let it."""
-        for stage in stages:
-            streams = [self._streams.get(stream, []) for stream in BY_STAGE[stage.name].reads]
-            batch = streams[0] if len(streams) == 1 else [m for stream in streams for m in stream]
-            outcome = stage.step(states[stage.name], batch, self.now_ns)
-            states[stage.name] = outcome.state
-            self._take(stage.name, outcome.emits, outcome.refused)
-            self.contents += outcome.contents
-            count = counts[stage.name]
-            count.taken += len(batch)
-            count.emitted += len(outcome.emits)
-            count.refused += len(outcome.refused)
+        run_all([self], stages, [states], counts)
+
+    def waiting(self, stage: str) -> list[Message]:
+        """What the stage reads."""
+        streams = [self._streams.get(stream, []) for stream in BY_STAGE[stage].reads]
+        return streams[0] if len(streams) == 1 else [m for stream in streams for m in stream]
+
+    def put(self, stage: str, outcome: Outcome[Any]) -> None:
+        """What came of the stage's step. Raises ValueError where the topology does not let it write."""
+        self._take(stage, outcome.emits, outcome.refused)
+        self.contents += outcome.contents
 
     @property
     def silent(self) -> bool:
@@ -144,6 +144,25 @@ class Round:
             for i, m in enumerate(messages)
             if m is not None
         }
+
+
+def run_all(
+    rounds: Sequence[Round],
+    stages: Iterable[AnyStage],
+    states: Sequence[MutableMapping[str, Any]],
+    counts: Mapping[str, Counts],
+) -> None:
+    """`Round.run` in several lanes at one instant, stage by stage."""
+    for stage in stages:
+        batches = [round_.waiting(stage.name) for round_ in rounds]
+        outcomes = step_all(stage, [s[stage.name] for s in states], batches, rounds[0].now_ns)
+        count = counts[stage.name]
+        for round_, state, batch, outcome in zip(rounds, states, batches, outcomes, strict=True):
+            state[stage.name] = outcome.state
+            round_.put(stage.name, outcome)
+            count.taken += len(batch)
+            count.emitted += len(outcome.emits)
+            count.refused += len(outcome.refused)
 
 
 def _record_of(message: Message, origin: Mapping[int, Callable[[], Record]]) -> Record:

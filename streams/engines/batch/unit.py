@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streams.engines.batch.changelog import Past
-from streams.engines.round import Counts, Outgoing, Round, States, of_scope
+from streams.engines.round import Counts, Outgoing, Round, States, of_scope, run_all
 from streams.stage import AnyStage, Content
 from streams.state import StateUnreadable
 from streams.topology import BY_STAGE
@@ -97,7 +97,7 @@ class Unit:
             self.lanes[lane] = {s.name: _state(s, past.states.get(f"{s.name}/{lane}")) for s in flow.in_lanes}
 
     def step(self, batch: Batch, now_ns: int, counts: Mapping[str, Counts] | None = None) -> Done:
-        """Run the stages. Lane after lane, then what is of scope "fleet"."""
+        """Run the stages. Those of all lanes, then what is of scope "fleet"."""
         counts = self.flow.counts if counts is None else counts
         whole = Round(now_ns)
         done = Done(now_ns, {}, dict(self.states), [])
@@ -107,9 +107,11 @@ class Unit:
                 round_ = Round(now_ns)
                 _read(round_, by_lane.get(lane, {}))
                 done.lanes[lane] = dict(self.lanes.get(lane) or self._initial())
-                round_.run(self.flow.in_lanes, done.lanes[lane], counts)
-                whole.adopt(round_, self.flow.fused)
                 done.rounds.append(round_)
+            if done.rounds:
+                run_all(done.rounds, self.flow.in_lanes, list(done.lanes.values()), counts)
+            for round_ in done.rounds:
+                whole.adopt(round_, self.flow.fused)
         else:
             _read(whole, batch)
         if self.flow.whole:
