@@ -94,7 +94,10 @@ class _Nothing(msgspec.Struct, tag="fleetwheel.nothing", tag_field="type"):
 _NUMBERED = (TriggerEvent, Telemetry)
 _FROM_VEHICLES = (TriggerEvent, Telemetry, ClipChunk, CampaignReport)
 _TIME: attrgetter[int] = attrgetter("time_ns")
-_HAPPENED: dict[type, attrgetter[int]] = {Scenario: attrgetter("event.time_ns"), ClipRequest: attrgetter("requested_ns")}
+_HAPPENED: dict[type, attrgetter[int]] = {
+    Scenario: attrgetter("event.time_ns"),
+    ClipRequest: attrgetter("requested_ns"),
+}
 _encode = msgspec.json.Encoder().encode
 _decoders = {name: msgspec.json.Decoder(t) for name, t in MESSAGES.items()}
 

@@ -106,10 +106,9 @@ class Client:
         try:
             self._producer.begin_transaction()
             for now_ns, outgoing in commit.outgoing:
-                for topic, key, headers, value in outgoing:
-                    self._produce(self.config.prefix + topic, value, key, headers=list(headers), time_ns=now_ns)
+                self._produce_all(outgoing, now_ns // 1_000_000)
             for partition, (key, value) in commit.rows:
-                self._produce(self.changelog, value, key, partition=partition)
+                self._produce(self.changelog, value, key, partition)
             offsets = [
                 TopicPartition(self.config.prefix + t, p, offset, metadata=f"{_HINT}{hint}")
                 for (t, p), (offset, hint) in sorted(commit.offsets.items())
@@ -164,23 +163,28 @@ class Client:
         """Leaves the group, unless it is a static member of it."""
         self.consumer.close()
 
+    def _produce_all(self, outgoing: Sequence[Outgoing], time_ms: int) -> None:
+        produce, prefix = self._producer.produce, self.config.prefix
+        for topic, key, headers, value in outgoing:
+            try:
+                produce(prefix + topic, value, key, timestamp=time_ms, headers=list(headers))
+            except BufferError:
+                self._produce(prefix + topic, value, key, -1, time_ms, list(headers))
+
     def _produce(
         self,
         topic: str,
         value: bytes,
         key: bytes,
-        *,
+        partition: int,
+        time_ms: int = 0,
         headers: list[tuple[str, str | bytes | None]] | None = None,
-        partition: int = -1,
-        time_ns: int = 0,
     ) -> None:
         """Waits while the producer's queue is full: nothing more is taken meanwhile, and the client stops fetching
         when its own queue is full too."""
         while True:
             try:
-                self._producer.produce(
-                    topic, value, key, partition, timestamp=time_ns // 1_000_000, headers=headers or []
-                )
+                self._producer.produce(topic, value, key, partition, timestamp=time_ms, headers=headers or [])
                 return
             except BufferError:
                 self._producer.poll(0.05)
