@@ -58,6 +58,7 @@ ENDURANCE = ROOT / "fleet" / "benchmarks" / "streams_endurance.py"
 CONTENDERS: tuple[Contender, ...] = (
     Contender("batch", HERE, ROOT / "fleet" / "benchmarks" / "streams_batch.py"),
     Contender("hand", HERE, PEERS / "hand.py"),
+    Contender("copy", HERE, PEERS / "copy.py", guarantee="at least once; decides nothing"),
     Contender("quixstreams", ENVIRONMENTS / "quixstreams/bin/python", PEERS / "quix.py", "make peers"),
     Contender(
         "bytewax", ENVIRONMENTS / "bytewax/bin/python", PEERS / "bytewax_flow.py", "make peers", "at least once"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from streams.contracts.codec import Message
 from streams.contracts.ids import digest
-from streams.stage import AnyStage, Emit, Outcome, Refused
+from streams.stage import AnyStage, Emit, Outcome, Refused, step_all
 from tests.samples import in_batches
 
 
@@ -75,3 +76,20 @@ def shuffled(messages: Sequence[Message], salt: int) -> list[Message]:
     """Another order, given by the salt."""
     order = sorted(range(len(messages)), key=lambda i: digest("shuffle", str(salt), str(i)))
     return [messages[i] for i in order]
+
+
+def check_lanes(stage: AnyStage, lanes: Sequence[Sequence[Sequence[Message]]], now_ns: int) -> None:
+    """Lanes that step together are as lanes that step alone. `lanes`: batches of each; then nothing comes."""
+    together, alone = [stage.initial() for _ in lanes], [stage.initial() for _ in lanes]
+    for number, batches in enumerate(zip_longest(*lanes, fillvalue=())):
+        at = now_ns + number * 1_000_000_000
+        outcomes = step_all(stage, together, batches, at)
+        others = [stage.step(state, batch, at) for state, batch in zip(alone, batches, strict=True)]
+        for outcome, other in zip(outcomes, others, strict=True):
+            assert (outcome.emits, outcome.refused, outcome.contents) == (
+                other.emits,
+                other.refused,
+                other.contents,
+            )
+            assert stage.dump(outcome.state) == stage.dump(other.state)
+        together, alone = [o.state for o in outcomes], [o.state for o in others]

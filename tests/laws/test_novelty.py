@@ -21,6 +21,7 @@ from tests.laws.stage_laws import (
     check_any_batches,
     check_deterministic,
     check_dump_and_load,
+    check_lanes,
     check_replay,
     run,
     shuffled,
@@ -66,6 +67,16 @@ def test_laws(seed: int, count: int, sizes: list[int]) -> None:
 def test_batches_do_not_show(seed: int, count: int, sizes: list[int]) -> None:
     emits, _ = check_any_batches(NoveltyStage(SMALL), stream(seed, count), sizes, T0)
     assert len(emits) == count
+
+
+@settings(max_examples=25)
+@given(st.lists(seeds, min_size=1, max_size=4), st.lists(st.sampled_from([8, 16]), min_size=4, max_size=4))
+def test_lanes_that_are_asked_at_once_know_nothing_of_one_another(some: list[int], dimensions: list[int]) -> None:
+    """Of several lengths of embeddings too, and of more cells and versions than are kept."""
+    streams = [stream(seed, 60, dimension) for seed, dimension in zip(some, dimensions, strict=False)]
+    check_lanes(
+        NoveltyStage(SMALL), [in_batches(s, [seed % 23, 7]) for s, seed in zip(streams, some, strict=True)], T0
+    )
 
 
 @settings(max_examples=25)

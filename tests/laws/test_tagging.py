@@ -23,7 +23,7 @@ from streams.tagging import (
     Tagging,
     tag_all,
 )
-from tests.laws.stage_laws import check_any_batches, check_deterministic, check_dump_and_load
+from tests.laws.stage_laws import check_any_batches, check_deterministic, check_dump_and_load, check_lanes
 from tests.samples import DAYLIGHT, T0, event, in_batches, telemetry
 
 NAMES = [*DAYLIGHT, RAIN, TIME_GAP, "Vehicle.Acceleration.Longitudinal", "Vehicle.AngularVelocity.Yaw", "x"]
@@ -61,6 +61,7 @@ def test_laws(numbers: list[int], sizes: list[int]) -> None:
     messages: list[Message] = [*(event(n) for n in numbers), telemetry()]
     check_deterministic(Tagging(), Tagging(), in_batches(messages, sizes), T0)
     check_dump_and_load(Tagging(), in_batches(messages, sizes), T0)
+    check_lanes(Tagging(), [in_batches(messages, sizes), in_batches(messages[::-1], [3])], T0)
     emits, _ = check_any_batches(Tagging(), messages, sizes, T0)
     assert [e.message for e in emits] == [Tagging().tag(event(n)) for n in numbers]
 
