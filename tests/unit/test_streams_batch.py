@@ -200,7 +200,7 @@ class Broker:
     def places(self) -> list[Position]:
         return [("fleet.events", p) for p in range(8)]
 
-    def take(self, _limit: int, _timeout_s: float) -> Batch:
+    def take(self, _limit: int, _timeout_s: float, _gather_s: float) -> Batch:
         return self.given.pop(0)
 
     def commit(self, commit: Commit, _group: object) -> None:

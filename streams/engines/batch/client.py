@@ -73,6 +73,7 @@ class Client:
     _admin: AdminClient = field(init=False)
     consumer: Consumer = field(init=False)
     _producer: Producer = field(init=False)
+    _taken_s: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         """Connects, makes topics that are missing, takes the transactional id from an older process. Raises
@@ -92,11 +93,14 @@ class Client:
         """Every partition of the topics."""
         return [(t, p) for t in self.topics for p in range(BY_NAME[t].partitions)]
 
-    def take(self, limit: int, timeout_s: float) -> Batch:
-        """What is there, at most `limit` records; waits for the first. Raises Retry, TransportError."""
+    def take(self, limit: int, timeout_s: float, gather_s: float) -> Batch:
+        """What is there, at most `limit` records; waits for the first, and where fewer come until `gather_s` after
+        the take before. Raises Retry, TransportError."""
         messages = call(lambda: self.consumer.consume(1, timeout_s))
         if messages:
-            messages += call(lambda: self.consumer.consume(limit - 1, 0))
+            rest_s = max(self._taken_s + gather_s - time.monotonic(), 0)
+            messages += call(lambda: self.consumer.consume(limit - 1, rest_s))
+            self._taken_s = time.monotonic()
         return batch_of(messages, len(self.config.prefix))
 
     def commit(self, commit: Commit, group: object) -> None:
@@ -217,6 +221,9 @@ class Client:
             "compression.type": "lz4",
             "partitioner": "consistent",
             "linger.ms": 5,
+            # How long the client waits where the broker still marks the transaction before: by default 100 ms, of
+            # which each transaction would last.
+            "retry.backoff.ms": 10,
             "batch.num.messages": 10_000,
             "queue.buffering.max.messages": 200_000,
             "queue.buffering.max.kbytes": 256 * 1024,

@@ -53,6 +53,8 @@ class BatchConfig:
     it joins as a new one."""
     limit: int = 16_000
     """Records of a transaction, at most."""
+    gather_s: float = 0.03
+    """Where little comes, records are taken no more often than this: each transaction has a cost of its own."""
     snapshot_s: float = 60.0
     snapshot_records: int = 500_000
     """A snapshot is written after so long or so many records: what a restart must read again."""
@@ -112,7 +114,7 @@ class BatchEngine:
             raise
 
     def _step(self, timeout_s: float) -> int:
-        batch = self._client.take(self.config.limit, timeout_s)
+        batch = self._client.take(self.config.limit, timeout_s, self.config.gather_s)
         self._raise()
         outgoing: list[tuple[int, list[Outgoing]]] = []
         rows: list[tuple[int, Row]] = []

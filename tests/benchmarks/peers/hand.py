@@ -28,8 +28,8 @@ def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
     })  # fmt: skip
     producer = Producer({
         "bootstrap.servers": bootstrap, "transactional.id": prefix + group, "compression.type": "lz4",
-        "linger.ms": 5, "batch.num.messages": 10_000, "queue.buffering.max.messages": 200_000,
-        "queue.buffering.max.kbytes": 256 * 1024, "partitioner": "consistent",
+        "linger.ms": 5, "retry.backoff.ms": 10, "batch.num.messages": 10_000, "partitioner": "consistent",
+        "queue.buffering.max.messages": 200_000, "queue.buffering.max.kbytes": 256 * 1024,
     })  # fmt: skip
     producer.init_transactions()
     places = [TopicPartition(f"{prefix}fleet.events", p) for p in range(PARTITIONS)]
