@@ -154,10 +154,16 @@ class Tagging:
 
 def tag_all(events: Sequence[TriggerEvent]) -> list[Scenario]:
     """`Tagging.tag` for many. Events of the same tags share them: nobody writes to a message."""
-    if not events:
-        return []
-    found = [_tags(code) for code in _codes(Columns(events)).tolist()]
-    return [Scenario(e, cell, odd, tags) for e, (cell, odd, tags) in zip(events, found, strict=True)]
+    tagged: list[Scenario] = []
+    for begin in range(0, len(events), _PIECE):
+        some = events[begin : begin + _PIECE]
+        found = [_tags(code) for code in _codes(Columns(some)).tolist()]
+        tagged += [Scenario(e, cell, odd, tags) for e, (cell, odd, tags) in zip(some, found, strict=True)]
+    return tagged
+
+
+_PIECE = 1024
+"""Events whose columns are made while the processor still has them at hand."""
 
 
 def _codes(columns: Columns) -> NDArray[np.int64]:
