@@ -109,6 +109,8 @@ class FlinkCluster:
             "rest.bind-address": "127.0.0.1",
             "rest.port": str(self.port),
             "python.executable": str(self._environment.python),
+            # Who does not answer twice is dead: by default that is known after twenty seconds.
+            "heartbeat.interval": "3 s",
             "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
             "metrics.reporter.prom.port": str(metrics),
         } | object_store(os.environ)

@@ -49,7 +49,7 @@ def submit(broker: NativeKafka, cluster: FlinkCluster, folder: Path) -> subproce
 
 
 def scenarios(broker: NativeKafka, number: int, timeout_s: float = 120) -> Counter[str]:
-    """The events that were told, once there are so many."""
+    """The events that were told since the topic began, once there are so many."""
     transport = KafkaTransport(KafkaConfig(broker.bootstrap, prefix=PREFIX))
     found: Counter[str] = Counter()
     ends = time.monotonic() + timeout_s
@@ -81,7 +81,7 @@ def test_a_cluster_runs_the_job_and_outlives_a_task_manager(broker: NativeKafka,
         os.killpg(cluster.processes[1].pid, signal.SIGKILL)
         cluster.add_worker()
         offer(broker, range(100, 400))
-        assert set(scenarios(broker, 200).values()) == {1}
+        assert set(scenarios(broker, 400).values()) == {1}
         job.send_signal(signal.SIGTERM)
         assert job.wait(60) == 0, job.stderr.read()
     transport = KafkaTransport(KafkaConfig(broker.bootstrap, prefix=PREFIX))
