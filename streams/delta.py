@@ -22,6 +22,9 @@ _Patch = list[Any] | None
 ["parts", [number of an old part | [number, patch] | [-1, patch], ...]]."""
 
 
+_FEW = 16
+
+
 def delta(old: State, new: State) -> bytes:
     """What `apply` makes `new` of, given `old`. Raises as streams.state.pack for what has no place in a state."""
     return msgspec.msgpack.encode(_diff(old, new), enc_hook=encode_array)
@@ -69,10 +72,12 @@ def _diff_items(old: dict[Any, Any], new: dict[Any, Any]) -> _Patch:
 
 
 def _diff_parts(old: Sequence[Any], new: Sequence[Any]) -> list[Any]:
-    """Parts that are the same object are told by number; the others change what is left of the old, in order."""
+    """Parts that are the same object are told by number; the others change what is left of the old, in order, where
+    they are few: among many new ones hardly any is another's change, and comparing takes longer than writing."""
     numbers = {id(part): i for i, part in enumerate(old)}
     kept = {numbers[id(part)] for part in new if id(part) in numbers}
-    left = iter([i for i in range(len(old)) if i not in kept])
+    few = len(new) - len(kept) <= _FEW
+    left = iter([i for i in range(len(old)) if i not in kept] if few else ())
     parts: list[Any] = []
     for part in new:
         if id(part) in numbers:
