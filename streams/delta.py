@@ -72,8 +72,8 @@ def _diff_items(old: dict[Any, Any], new: dict[Any, Any]) -> _Patch:
 
 
 def _diff_parts(old: Sequence[Any], new: Sequence[Any]) -> list[Any]:
-    """Parts that are the same object are told by number; the others change what is left of the old, in order, where
-    they are few: among many new ones hardly any is another's change, and comparing takes longer than writing."""
+    """Parts that are the same object are told by number. The others, where they are few, change what is left of
+    the old, in order: among many hardly any is another's change, and comparing takes longer than writing."""
     numbers = {id(part): i for i, part in enumerate(old)}
     kept = {numbers[id(part)] for part in new if id(part) in numbers}
     few = len(new) - len(kept) <= _FEW

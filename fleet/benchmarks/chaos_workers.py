@@ -66,7 +66,7 @@ def _fused_group(stages: Sequence[str]) -> list[Group]:
 
 
 def _flink_groups(stages: Sequence[str]) -> list[Group]:
-    return [(f"{GROUP}-{g.name}", g.topics) for g in plan(tuple(stages))]
+    return [(f"{GROUP}-{g.name}", g.topics) for g in plan(tuple(stages)) if g.topics]
 
 
 _BATCH = _set(limit=40, snapshot_records=300)

@@ -2,8 +2,8 @@
 
 For each group of stages (flink/config.py) one pipeline: a Kafka source, whose records java/LaneBatches.java
 gathers to batches of one lane; the stages, keyed by lane (flink/function.py); a transactional Kafka sink. Groups
-meet through topics alone, as in every engine. `fleet streams run --engine flink` runs it with the Flink
-environment's Python:
+meet through topics; but stages of the whole fleet take what lanes of the same job tell as soon as it is told
+(java/ToldBatches.java). `fleet streams run --engine flink` runs it with the Flink environment's Python:
 
     python -m streams.engines.flink_job CONFIG.json...
 """
@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 from pyflink.common import Configuration, JobClient, Types
+from pyflink.common.typeinfo import RowTypeInfo
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.datastream.data_stream import DataStream, KeyedStream
 from pyflink.java_gateway import get_gateway
@@ -39,27 +40,47 @@ Java = Any
 """An object in the JVM."""
 
 
-def add_group(env: StreamExecutionEnvironment, group: Group, config: FlinkConfig) -> None:
-    """One group's pipeline. Names are kept: a checkpoint's states are found by them."""
+def add_groups(env: StreamExecutionEnvironment, config: FlinkConfig) -> None:
+    """One fleet's pipelines. Names are kept: a checkpoint's states are found by them."""
+    groups = plan(config.stages)
+    followed = {g.after for g in groups}
+    told: dict[str, Java] = {}
+    for group in groups:
+        told[group.name] = _add(env, group, config, told.get(group.after), group.name in followed)
+
+
+def _add(env: StreamExecutionEnvironment, group: Group, config: FlinkConfig, told: Java, followed: bool) -> Java:
+    """One group's pipeline; what its lanes tell, batch by batch. `told`: what those tell that it is after."""
+    jvm, name = get_gateway().jvm, config.prefix + group.name
+    row = Types.ROW([Types.INT(), BYTES])
+    if group.after:
+        batches = jvm.fleetwheel.flink.ToldBatches(config.max_parallelism)
+        gathered = told.transform("batches", row.get_java_type_info(), batches)
+    else:
+        gathered = _batches(env, group, config, row)
+    gathered = gathered.uid(f"{name}-batches").setMaxParallelism(config.max_parallelism)
+    keyed = gathered.keyBy(jvm.KeyByKeySelector(), Types.ROW([Types.INT()]).get_java_type_info())
+    stages = KeyedStream(keyed, BYTES, DataStream(gathered)).process(LaneFunction(group, config, followed), BYTES)
+    stages.name(name).uid(f"{name}-stages").set_max_parallelism(config.max_parallelism)
+    frames = stages._j_data_stream.flatMap(jvm.fleetwheel.flink.SplitFrames(), BYTES.get_java_type_info())
+    frames.uid(f"{name}-frames").sinkTo(_sink(group, config)).uid(f"{name}-sink")
+    return stages._j_data_stream
+
+
+def _batches(env: StreamExecutionEnvironment, group: Group, config: FlinkConfig, row: RowTypeInfo) -> Java:
+    """Records of the group's topics, gathered by lane."""
     jvm, name = get_gateway().jvm, config.prefix + group.name
     partitioned = group.scope == "partition"
     batches = jvm.fleetwheel.flink.LaneBatches(
         group.lanes, config.max_parallelism, config.batch_records, config.batch_bytes, config.batch_ms
     )
-    row = Types.ROW([Types.INT(), BYTES])
     quiet_ms = config.quiet_ms if config.time == "live" else 0
     source = env._j_stream_execution_environment.fromSource(
         _source(group, config, jvm.fleetwheel.flink.RecordFrames(config.prefix, partitioned)),
         jvm.fleetwheel.flink.LiveWatermarks(quiet_ms),
         f"{name} source",
     )
-    gathered = source.uid(f"{name}-source").transform("batches", row.get_java_type_info(), batches)
-    gathered = gathered.uid(f"{name}-batches").setMaxParallelism(config.max_parallelism)
-    keyed = gathered.keyBy(jvm.KeyByKeySelector(), Types.ROW([Types.INT()]).get_java_type_info())
-    stages = KeyedStream(keyed, BYTES, DataStream(gathered)).process(LaneFunction(group, config), BYTES)
-    stages.name(name).uid(f"{name}-stages").set_max_parallelism(config.max_parallelism)
-    frames = stages._j_data_stream.flatMap(jvm.fleetwheel.flink.SplitFrames(), BYTES.get_java_type_info())
-    frames.uid(f"{name}-frames").sinkTo(_sink(group, config)).uid(f"{name}-sink")
+    return source.uid(f"{name}-source").transform("batches", row.get_java_type_info(), batches)
 
 
 def _source(group: Group, config: FlinkConfig, frames: Java) -> Java:
@@ -201,8 +222,7 @@ def run(configs: Sequence[FlinkConfig]) -> None:
         settings.set_string(name, value)
     env = _environment(config, settings)
     for one in configs:
-        for group in plan(one.stages):
-            add_group(env, group, one)
+        add_groups(env, one)
     client = env.execute_async("fleetwheel " + " ".join(config.stages))
     _say(event="started", job=str(client.get_job_id()), restored=restore or "")
     _await(client)

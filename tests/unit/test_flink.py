@@ -16,10 +16,12 @@ from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message, encode
 from streams.dedup import Dedup, DedupConfig
 from streams.engines.flink.config import FlinkConfig, NotRunnable, newest_checkpoint, object_store, plan
-from streams.engines.flink.frames import Frame, read_batch, write_outgoing
-from streams.engines.flink.lane import Lane
-from streams.engines.round import Counts, Outgoing
+from streams.engines.flink.frames import Frame, read_batch, read_told, write_outgoing
+from streams.engines.flink.handed import Handed
+from streams.engines.flink.lane import FromLane, Lane
+from streams.engines.round import Counts, Outgoing, Round
 from streams.novelty import NoveltyConfig, NoveltyStage
+from streams.selection import Selection
 from streams.stage import AnyStage
 from streams.tagging import Tagging
 from streams.topics import BY_NAME
@@ -62,6 +64,11 @@ def test_stages_that_edges_join_run_in_one_operator() -> None:
         ("archive", "fleet"),
     ]
     assert groups[0].topics == ("fleet.events",)
+    assert [(g.topics, g.after) for g in groups[1:]] == [
+        ((), "dedup-tagging-novelty"),
+        (("fleet.clip-requests", "fleet.clips"), ""),
+    ]
+    assert plan(["selection"])[0].topics == ("fleet.scenarios",), "without its writer, from the topic"
     assert [g.lanes for g in groups] == [BY_NAME["fleet.events"].partitions, 1, 1]
 
 
@@ -110,8 +117,35 @@ def test_a_batch_as_the_jvm_writes_it() -> None:
 
 def test_what_is_published_is_an_array_of_records() -> None:
     out: list[Outgoing] = [("fleet.scenarios", b"cell", (("ce_type", b"x"),), b"{}")]
-    found = msgspec.msgpack.decode(write_outgoing(out, T0 + 999_999))
-    assert found == [["fleet.scenarios", b"cell", [["ce_type", b"x"]], b"{}", T0 // 1_000_000]]
+    data = write_outgoing(out, T0 + 999_999, b"token")
+    found = msgspec.msgpack.decode(data)
+    assert found == [False, [["fleet.scenarios", b"cell", [["ce_type", b"x"]], b"{}", T0 // 1_000_000]], b"token"]
+
+
+def test_what_lanes_tell_is_taken_alike_at_hand_and_from_bytes() -> None:
+    lanes, store = lane(), Handed()
+    done = lanes.step([frame(event(n, embedding=embedding_of([n, 5, 7]))) for n in range(20)], T0, nowhere)
+    told = read_told(write_outgoing(done.outgoing(), done.now_ns, store.give(done)))
+    topics = {"fleet.scenarios"}
+    at_hand, read = (Lane([Selection()], {"selection": Counts()}) for _ in range(2))
+    found = store.take(told.token)
+    assert found is done
+    at_hand.step((), T0, nowhere, FromLane(found, topics))
+    read.step(told.frames(topics), T0, nowhere)
+    assert read.states["selection"].held
+    assert at_hand.save() == read.save()
+    assert told.frames({"fleet.archive"}) == []
+    assert read_told(b"\x92\xc3\x90").mark
+
+
+def test_a_round_is_handed_over_once_and_not_kept_for_ever() -> None:
+    store = Handed(most=2)
+    tokens = [store.give(Round(n)) for n in range(4)]
+    assert [store.take(t) is not None for t in (*tokens, tokens[-1])] == [False, False, True, True, False]
+    token = store.give(Round(5))
+    assert Handed().give(Round(6)) != token
+    store.clear()
+    assert store.take(token) is None
 
 
 @settings(deadline=None, max_examples=40)
@@ -124,7 +158,8 @@ def test_a_restored_lane_goes_on_as_if_nothing_had_been(numbers: list[int], size
         restored = lane()
         restored.restore(base or None, changes)
         frames, now_ns = [frame(m) for m in batch], T0 + number * SECOND_NS
-        assert restored.step(frames, now_ns, nowhere) == undisturbed.step(frames, now_ns, nowhere)
+        told = undisturbed.step(frames, now_ns, nowhere).outgoing()
+        assert restored.step(frames, now_ns, nowhere).outgoing() == told
         saved = restored.save()
         assert saved is not None
         if saved.base is not None:
@@ -152,7 +187,7 @@ def test_a_lane_takes_poison_for_a_dead_letter_and_time_never_goes_back() -> Non
     one = lane()
     one.step([frame(event(1))], T0 + SECOND_NS, nowhere)
     junk = Frame("fleet.events", 3, 8, 0, b"car-1", msgspec.Raw(b"\x91\x92\xa1a\xc4\x01b"), b"junk")
-    ((topic, key, _, value),) = one.step([junk], T0, nowhere)
+    ((topic, key, _, value),) = one.step([junk], T0, nowhere).outgoing()
     assert (topic, key) == ("fleet.dead-letter", b"fleet.events")
     assert msgspec.json.decode(value)["headers"] == [["a", "Yg=="]]
     assert one.now_ns == T0 + SECOND_NS

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from streams.topics import BY_NAME
-from streams.topology import BY_STAGE, TOPOLOGY, Node, Scope, topics_read
+from streams.topology import BY_STAGE, TOPOLOGY, Node, Scope, topics_read, topics_written
 
 
 class FlinkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,8 +46,9 @@ class FlinkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Stop at what the topics hold now."""
     execution: Literal["process", "thread"] = "thread"
     checkpoint_ms: int = 2_000
-    batch_ms: int = 50
-    """A record waits so long for others."""
+    batch_ms: int = 200
+    """A record waits so long for others; none longer than to the next checkpoint, before which no reader sees what
+    it came to."""
     batch_records: int = 4_000
     batch_bytes: int = 4 << 20
     tick_ms: int = 1_000
@@ -74,6 +75,9 @@ class Group(msgspec.Struct, frozen=True):
     stages: tuple[str, ...]
     topics: tuple[str, ...]
     scope: Scope
+    after: str = ""
+    """The group from whose lanes it takes what they tell, straight, beside its being published; empty: from topics
+    alone."""
 
     @property
     def lanes(self) -> int:
@@ -100,7 +104,15 @@ def plan(stages: Sequence[str], topology: Iterable[Node] = TOPOLOGY) -> tuple[Gr
                 f"{node.stage} reads {', '.join(sorted(missing))}: name the stage that writes it too"
             )
         groups = [g for g in groups if g not in joined] + [[n for g in joined for n in g] + [node]]
-    return tuple(_group(g) for g in groups)
+    found = tuple(_group(g) for g in groups)
+    return tuple(_joined(g, found) for g in found)
+
+
+def _joined(group: Group, groups: Sequence[Group]) -> Group:
+    """A job holds all lanes: what its fleet-wide stages read of them need not come back from the broker."""
+    writers = (g for g in groups if g.scope == "partition" and set(group.topics) <= set(topics_written(g.stages)))
+    after = next(writers, None) if group.scope == "fleet" else None
+    return msgspec.structs.replace(group, topics=(), after=after.name) if after else group
 
 
 def _group(nodes: Sequence[Node]) -> Group:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -36,8 +36,34 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     frames: list[Frame]
 
 
+class Sent(msgspec.Struct, frozen=True, array_like=True):
+    """A record on its way out."""
+
+    topic: str
+    key: bytes
+    headers: msgspec.Raw
+    value: bytes
+    time_ms: int
+
+
+class Told(msgspec.Struct, frozen=True, array_like=True):
+    """What a batch came to, as another group takes it; or the mark (java/ToldBatches.java)."""
+
+    mark: bool
+    records: msgspec.Raw
+    token: bytes = b""
+    """Under which the round itself may be found (handed.py)."""
+
+    def frames(self, topics: Collection[str]) -> list[Frame]:
+        """Its records of these topics. Places they have none yet."""
+        sent = _sent.decode(self.records)
+        return [Frame(s.topic, 0, 0, s.time_ms, s.key, s.headers, s.value) for s in sent if s.topic in topics]
+
+
 _headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...])
 _decoder = msgspec.msgpack.Decoder(Batch)
+_sent = msgspec.msgpack.Decoder(list[Sent])
+_told = msgspec.msgpack.Decoder(Told)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -46,8 +72,13 @@ def read_batch(data: bytes) -> Batch:
     return _decoder.decode(data)
 
 
-def write_outgoing(outgoing: Sequence[Outgoing], now_ns: int) -> bytes:
+def read_told(data: bytes) -> Told:
+    """What `write_outgoing` wrote, or the mark."""
+    return _told.decode(data)
+
+
+def write_outgoing(outgoing: Sequence[Outgoing], now_ns: int, token: bytes = b"") -> bytes:
     """What java/SplitFrames.java takes apart and java/WriteFrames.java publishes, with the instant of the decision
     as the records' time."""
     now_ms = now_ns // 1_000_000
-    return _encoder.encode([(*out, now_ms) for out in outgoing])
+    return _encoder.encode((False, [(*out, now_ms) for out in outgoing], token))

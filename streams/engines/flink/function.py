@@ -9,7 +9,7 @@ writes what changed into Flink's keyed state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 
@@ -20,11 +20,13 @@ from pyflink.datastream.state import ListState, ListStateDescriptor, ValueState,
 
 from registry.store import Store
 from streams.engines.flink.config import FlinkConfig, Group
-from streams.engines.flink.frames import read_batch, write_outgoing
-from streams.engines.flink.lane import Lane
-from streams.engines.round import Counts
+from streams.engines.flink.frames import Batch, Frame, read_batch, read_told, write_outgoing
+from streams.engines.flink.handed import HANDED
+from streams.engines.flink.lane import FromLane, Lane
+from streams.engines.round import Counts, Round
 from streams.engines.seldom_collected import seldom_collected
 from streams.stage import AnyStage
+from streams.topology import topics_read
 
 MAX_WATERMARK = (1 << 63) - 1
 """Flink's word for the end of a bounded input."""
@@ -35,8 +37,9 @@ BLOB = Types.PICKLED_BYTE_ARRAY()
 class LaneFunction(KeyedProcessFunction):  # type: ignore[misc]
     """A group's stages, keyed by lane."""
 
-    def __init__(self, group: Group, config: FlinkConfig) -> None:
-        self._group, self._config = group, msgspec.json.encode(config)
+    def __init__(self, group: Group, config: FlinkConfig, followed: bool) -> None:
+        """`followed`: another group takes what this one tells."""
+        self._group, self._config, self._followed = group, msgspec.json.encode(config), followed
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """In the task: make the stages and find their saved states."""
@@ -49,27 +52,40 @@ class LaneFunction(KeyedProcessFunction):  # type: ignore[misc]
         self._base: ValueState = runtime_context.get_state(ValueStateDescriptor("base", BLOB))
         self._changes: ListState = runtime_context.get_list_state(ListStateDescriptor("changes", BLOB))
         self._lanes: dict[int, Lane] = {}
+        self._taken = frozenset(topics_read(self._group.stages))
         self._ends = ExitStack()
         self._ends.enter_context(seldom_collected())
 
     def close(self) -> None:
         """The task ends; in thread mode its interpreter goes on."""
         self._ends.close()
+        HANDED.clear()
 
     def process_element(self, value: bytes, ctx: KeyedProcessFunction.Context) -> Iterator[bytes]:
         """A batch, or the mark."""
-        batch = read_batch(value)
+        batch = read_told(value) if self._group.after else read_batch(value)
         if batch.mark:
             self._save(ctx)
             return
+        handed: FromLane | None = None
+        frames: Sequence[Frame] = ()
+        if isinstance(batch, Batch):
+            frames = batch.frames
+        elif found := HANDED.take(batch.token):
+            handed = FromLane(found, self._taken)
+        else:
+            frames = batch.frames(self._taken)
+        yield from self._step(ctx, frames, handed)
+
+    def _step(
+        self, ctx: KeyedProcessFunction.Context, frames: Sequence[Frame], handed: FromLane | None
+    ) -> Iterator[bytes]:
         lane, timers = self._lane(ctx), ctx.timer_service()
-        now_ns = max(lane.now_ns, *(f.time_ms * 1_000_000 for f in batch.frames))
+        now_ns = max((f.time_ms * 1_000_000 for f in frames), default=handed.round.now_ns if handed else 0)
         if self._settings.time == "live":
-            now_ns = max(now_ns, _ns(timers.current_watermark()))
+            now_ns = max(now_ns, lane.now_ns, _ns(timers.current_watermark()))
             timers.register_event_time_timer(self._next_tick(now_ns))
-        if out := lane.step(batch.frames, now_ns, self._store.put):
-            yield write_outgoing(out, lane.now_ns)
-        self._meters.tell()
+        yield from self._tell(lane.step(frames, now_ns, self._store.put, handed))
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[bytes]:
         """Time passes."""
@@ -82,8 +98,11 @@ class LaneFunction(KeyedProcessFunction):  # type: ignore[misc]
             self._forget(ctx)
             return
         timers.register_event_time_timer(self._next_tick(now_ns))
-        if out := lane.step((), now_ns, self._store.put):
-            yield write_outgoing(out, lane.now_ns)
+        yield from self._tell(lane.step((), now_ns, self._store.put))
+
+    def _tell(self, done: Round) -> Iterator[bytes]:
+        if out := done.outgoing():
+            yield write_outgoing(out, done.now_ns, HANDED.give(done) if self._followed else b"")
         self._meters.tell()
 
     def _lane(self, ctx: KeyedProcessFunction.Context) -> Lane:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from streams.delta import apply, delta
 from streams.engines.flink.frames import Frame
-from streams.engines.round import Counts, Outgoing, Round, States
+from streams.engines.round import Counts, Round, States
 from streams.stage import AnyStage
 from streams.transport.base import Record
 
@@ -36,6 +36,13 @@ class Change(msgspec.Struct, frozen=True):
     """By stage, as streams.delta writes it."""
 
 
+class FromLane(NamedTuple):
+    """What another lane's round wrote to these topics."""
+
+    round: Round
+    topics: Collection[str]
+
+
 class Saved(msgspec.Struct, frozen=True):
     """What to write: a new base, which replaces all, or one more change."""
 
@@ -55,18 +62,27 @@ class Lane:
         self._kept: States | None = None
         self._base_bytes = self._change_bytes = 0
 
-    def step(self, frames: Sequence[Frame], now_ns: int, store: Callable[[bytes, str], object]) -> list[Outgoing]:
-        """One round; what is to be published. Its contents are stored before."""
+    def step(
+        self,
+        frames: Sequence[Frame],
+        now_ns: int,
+        store: Callable[[bytes, str], object],
+        handed: FromLane | None = None,
+    ) -> Round:
+        """One round, on records or on what another lane's has handed over. Its contents are stored before it
+        returns."""
         self.now_ns = max(self.now_ns, now_ns)
-        if frames:
+        if frames or handed:
             self.heard_ns = self.now_ns
         done = Round(self.now_ns)
+        if handed:
+            done.adopt(handed.round, handed.topics)
         for topic, some in _by_topic(frames).items():
             done.take(topic, [f.value for f in some], partial(_record, some))
         done.run(self._stages, self.states, self._counts)
         for content in done.contents:
             store(content.data, content.sha256)
-        return done.outgoing()
+        return done
 
     def quiet_ns(self, now_ns: int) -> int:
         """How long nothing came."""

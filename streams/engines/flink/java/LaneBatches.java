@@ -28,6 +28,8 @@ public class LaneBatches extends AbstractStreamOperator<Row>
     private transient Lane[] gathered;
     private transient int[] keys;
     private transient boolean timerSet;
+    /** Passes when what came before it has left: how often time is told must not cut batches. */
+    private transient Watermark held;
 
     /** A lane's frames. */
     private static final class Lane {
@@ -79,12 +81,15 @@ public class LaneBatches extends AbstractStreamOperator<Row>
 
     @Override
     public void processWatermark(Watermark mark) throws Exception {
-        flushAll();
-        super.processWatermark(mark);
+        if (timerSet) {
+            held = mark;
+        } else {
+            super.processWatermark(mark);
+        }
     }
 
     @Override
-    public void prepareSnapshotPreBarrier(long checkpointId) {
+    public void prepareSnapshotPreBarrier(long checkpointId) throws Exception {
         flushAll();
         for (int lane = 0; lane < lanes; lane++) {
             emit(lane, new byte[] {(byte) MESSAGEPACK_ARRAY2, (byte) TRUE, (byte) 0x90});
@@ -92,13 +97,17 @@ public class LaneBatches extends AbstractStreamOperator<Row>
     }
 
     @Override
-    public void endInput() {
+    public void endInput() throws Exception {
         flushAll();
     }
 
-    private void flushAll() {
+    private void flushAll() throws Exception {
         for (int lane = 0; lane < lanes; lane++) {
             flush(lane);
+        }
+        if (held != null) {
+            super.processWatermark(held);
+            held = null;
         }
     }
 
@@ -115,7 +124,7 @@ public class LaneBatches extends AbstractStreamOperator<Row>
         emit(number, batch.array());
     }
 
-    private void emit(int lane, byte[] batch) {
+    protected void emit(int lane, byte[] batch) {
         output.collect(new StreamRecord<>(Row.of(keys[lane], batch)));
     }
 

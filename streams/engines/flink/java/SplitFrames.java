@@ -6,11 +6,13 @@ import org.apache.flink.util.Collector;
 import org.msgpack.core.MessagePack;
 import org.msgpack.core.MessageUnpacker;
 
-/** What a batch came to, MessagePack [[topic, key, headers, value, time_ms], ...], as one frame for each record. */
+/** What a batch came to, MessagePack [false, [[topic, key, headers, value, time_ms], ...], token], as one frame for each record. */
 public class SplitFrames implements FlatMapFunction<byte[], byte[]> {
     @Override
     public void flatMap(byte[] batch, Collector<byte[]> out) throws Exception {
         try (MessageUnpacker unpacker = MessagePack.newDefaultUnpacker(batch)) {
+            unpacker.unpackArrayHeader();
+            unpacker.unpackBoolean();
             int records = unpacker.unpackArrayHeader();
             for (int i = 0; i < records; i++) {
                 int start = (int) unpacker.getTotalReadBytes();
