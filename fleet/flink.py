@@ -19,6 +19,9 @@ from streams.engines.flink.config import FlinkConfig
 SOURCES = Path(str(sources.__file__)).parent
 ROOT = SOURCES.parents[2]
 S3 = "flink-s3-fs-native"
+REGIONS = "-XX:G1HeapRegionSize=8m"
+"""A batch is one array of a megabyte or two: in the small regions of a small heap each counts as humongous, and
+they start a collection of the old every second."""
 HINT = "run `make flink`, which makes it (some 750 MB; Java 17, Maven)"
 
 
@@ -88,7 +91,7 @@ class FlinkEnvironment:
             # In thread mode the JVM hosts Python and must find our code and that of the environment.
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.packages)]),
             "PATH": os.pathsep.join([str(self.venv / "bin"), os.environ.get("PATH", "")]),
-            "JAVA_TOOL_OPTIONS": f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} -Xmx{heap_mb}m".strip(),
+            "JAVA_TOOL_OPTIONS": f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} -Xmx{heap_mb}m {REGIONS}".strip(),
             # NumPy's threads spin and take the cores from the JVM.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",

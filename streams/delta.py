@@ -7,6 +7,8 @@ same object has not changed, and nothing below it is looked at.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from operator import is_
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -62,6 +64,10 @@ def _diff_fields(old: msgspec.Struct, new: msgspec.Struct) -> _Patch:
 
 def _diff_items(old: dict[Any, Any], new: dict[Any, Any]) -> _Patch:
     """Whole where the order changed: a stage may go by it."""
+    if len(new) >= len(old) and all(map(is_, old, new)) and all(map(is_, old.values(), new.values())):
+        # The usual change of a long memory: it has grown.
+        grown = {k: ["new", v] for k, v in islice(new.items(), len(old), None)}
+        return ["items", [], grown] if grown else None
     gone = [k for k in old if k not in new]
     added = [k for k in new if k not in old]
     if [*(k for k in old if k in new), *added] != list(new):
