@@ -5,6 +5,7 @@ environment's Python."""
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -39,7 +40,8 @@ def stages(names: Sequence[str], _store: Store) -> list[AnyStage]:
 
 
 def main(bootstrap: str, prefix: str, group: str, prototypes: str, task_managers: str = "0") -> None:
-    """Until SIGTERM."""
+    """Until SIGTERM, also while all is only starting."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with TemporaryDirectory(prefix="flink-") as name, ExitStack() as ends:
         folder, environment, workers = Path(name), FlinkEnvironment().check(), int(task_managers)
         os.environ[PROTOTYPES] = prototypes

@@ -128,7 +128,9 @@ def _ratio(ours: list[Speed], others: list[Speed], of: str) -> float:
 
 def main(events: str = "200000", turns: str = "3", *names: str) -> None:
     """Raises SystemExit where a run fails."""
-    with NativeKafka(heap_mb=768) as broker:
+    broker = NativeKafka(heap_mb=768).prepare()
+    try:
+        broker.start()
         prepare(broker.bootstrap, "")
         feed(broker.bootstrap, "", Load(11, int(events)))
         bench = Bench(broker.bootstrap, int(events))
@@ -137,6 +139,8 @@ def main(events: str = "200000", turns: str = "3", *names: str) -> None:
                 speed = bench.run(name, turn)
                 bench.found.setdefault(name, []).append(speed)
                 _say(f"turn {turn + 1}: {name}: {speed.per_s:,.0f} events/s, {speed.cpu_us:.0f} us CPU an event")
+    finally:
+        broker.remove()
     for ours, other in RATIOS:
         if ours in bench.found and other in bench.found:
             wall = _ratio(bench.found[ours], bench.found[other], "per_s")
