@@ -10,9 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from confluent_kafka import Consumer, TopicPartition
-
-from fleet.benchmarks.streams_load import OUT, ends
+from fleet.benchmarks.streams_load import pass_over
 
 SHARING = 2
 ONE = Path(__file__).with_name("streams_batch.py")
@@ -20,6 +18,7 @@ ONE = Path(__file__).with_name("streams_batch.py")
 
 def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
     """Until SIGTERM, or until one of them ends; then none is left."""
+    # What other contenders told of the same recording is not this one's to select from.
     pass_over(bootstrap, prefix, f"{prefix}{group}-selection")
     command = [sys.executable, "-P", str(ONE), bootstrap, prefix, group, prototypes]
     parts = ["dedup,tagging,novelty"] * SHARING + ["selection"]
@@ -33,14 +32,6 @@ def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
     status = children[0].wait()
     end()
     sys.exit(max(abs(status), *(abs(child.wait()) for child in children)))
-
-
-def pass_over(bootstrap: str, prefix: str, group: str) -> None:
-    """What other contenders told of the same recording is not this one's to select from."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
-    told = {place: end for place, end in ends(bootstrap, prefix).items() if place[0].endswith(OUT[0])}
-    consumer.commit(offsets=[TopicPartition(*place, end) for place, end in told.items()], asynchronous=False)
-    consumer.close()
 
 
 if __name__ == "__main__":
