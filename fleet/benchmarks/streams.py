@@ -317,8 +317,8 @@ def _table(results: dict[str, Any]) -> str:
     ]
     return "\n".join([
         f"{results['events']:,} events ({results['more_events']:,} on Flink) of about 1 KB with a 64-value "
-        "embedding; 256 prototypes; every event is decoded, deduplicated, tagged, scored, considered for the window "
-        "and written as a scenario.", "",
+        "embedding; 256 prototypes; every event is decoded, deduplicated, tagged, scored, considered for the "
+        "window and written as a scenario.", "",
         "| | events/s (median) | of all turns | peak MB | outputs |", "|---|---|---|---|---|", *rows, "",
         f"Event to decision on batch at {latency['rate_per_s']:,} events/s: p50 {latency['p50']:.0f} ms, "
         f"p90 {latency['p90']:.0f} ms, p99 {latency['p99']:.0f} ms (medians; p99 of each stretch: "
