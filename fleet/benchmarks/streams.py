@@ -60,7 +60,6 @@ FLINK = ENVIRONMENTS / "flink" / "bin" / "python"
 ENDURANCE = ROOT / "fleet" / "benchmarks" / "streams_endurance.py"
 CONTENDERS: tuple[Contender, ...] = (
     Contender("batch", HERE, ROOT / "fleet" / "benchmarks" / "streams_batch.py"),
-    Contender("batch, 3 processes", HERE, ROOT / "fleet" / "benchmarks" / "streams_shared.py"),
     Contender("hand", HERE, PEERS / "hand.py"),
     Contender("copy", HERE, PEERS / "copy.py", guarantee="at least once; decides nothing"),
     Contender("quixstreams", ENVIRONMENTS / "quixstreams/bin/python", PEERS / "quix.py", "make peers"),

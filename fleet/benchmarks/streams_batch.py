@@ -1,5 +1,4 @@
-"""The batch engine as a contender: `streams_batch.py BOOTSTRAP PREFIX GROUP PROTOTYPES [STAGES]`, until it is
-ended."""
+"""The batch engine as a contender: `streams_batch.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended."""
 
 from __future__ import annotations
 
@@ -24,7 +23,6 @@ from streams.transport.kafka import KafkaConfig
 WINDOW_NS = 20 * SECOND_NS
 EVENT_NS = SECOND_NS // 1_000
 """Each event moves the clock on: a window of selection ends at least every 20,000 events, on any machine."""
-ALL = "dedup,tagging,novelty,selection"
 PACED = "FLEET_BENCHMARK_PACED"
 """Set in its environment where events come at a fixed rate: then time passes by itself, and windows are as long as
 a fleet's."""
@@ -35,8 +33,8 @@ def now(records: Sequence[Record], last_ns: int) -> int:
     return max(time.time_ns(), last_ns) + len(records) * EVENT_NS
 
 
-def main(bootstrap: str, prefix: str, group: str, prototypes: str, names: str = ALL) -> None:
-    """These stages, until SIGTERM."""
+def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
+    """Until SIGTERM."""
     stop, paced = threading.Event(), bool(os.environ.get(PACED))
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     stages: list[AnyStage] = [
@@ -45,12 +43,8 @@ def main(bootstrap: str, prefix: str, group: str, prototypes: str, names: str = 
         NoveltyStage(NoveltyConfig(prototypes=int(prototypes))),
         Selection(SelectionConfig() if paced else SelectionConfig(window_ns=WINDOW_NS)),
     ]
-    stages = [stage for stage in stages if stage.name in names.split(",")]
     clock = clock_time(SystemClock()) if paced else now
-    config = BatchConfig(
-        KafkaConfig(bootstrap, prefix=prefix), group if names == ALL else f"{group}-{stages[0].name}"
-    )
-    engine = BatchEngine(config, stages, clock)
+    engine = BatchEngine(BatchConfig(KafkaConfig(bootstrap, prefix=prefix), group), stages, clock)
     engine.run(stop.is_set)
     engine.close()
 

@@ -129,14 +129,6 @@ def ends(kafka: str, prefix: str) -> Ends:
     return found
 
 
-def pass_over(bootstrap: str, prefix: str, group: str) -> None:
-    """Let a group begin behind the scenarios that are there."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
-    told = {place: end for place, end in ends(bootstrap, prefix).items() if place[0].endswith(OUT[0])}
-    consumer.commit(offsets=[TopicPartition(*place, end) for place, end in told.items()], asynchronous=False)
-    consumer.close()
-
-
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """Committed outputs of one run."""
