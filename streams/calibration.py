@@ -21,7 +21,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.prototypes import Floats
+from streams.prototypes import Floats, part_of
 
 Hashes = NDArray[np.uint32]
 Reals = NDArray[np.float64]
@@ -48,22 +48,22 @@ def even(hashed: Hashes) -> NDArray[np.float64]:
 def conformal(
     distances: Floats, recent: Sequence[Floats], parts: Sequence[slice], ties: Reals
 ) -> tuple[Reals, Counts]:
-    """Smoothed p-values of distances, none below 0, each among the sorted `recent` ones of its part, and how many
-    these are. `parts` are rows, one after the other; `ties` in (0, 1) share out equal ranks."""
+    """Smoothed p-values of distances, each among the sorted `recent` ones of its part, and how many these are.
+    `parts` are rows, one after the other; `ties` in (0, 1) share out equal ranks."""
     counts = np.array([len(ordered) for ordered in recent], np.intp)
-    each = np.repeat(np.arange(len(parts)), [part.stop - part.start for part in parts])
+    each = part_of(parts)
     known, before = counts[each], (np.cumsum(counts) - counts)[each]
     # One search in all at once: each part's distances lie behind those of the part before it. Exact, as a cosine
     # distance is a whole number of 2^-24 and at most 2.
     row = np.concatenate([np.zeros(0, np.float32), *recent]) + np.repeat(_APART * np.arange(len(parts)), counts)
-    asked = np.minimum(distances, _APART / 2) + _APART * each
+    asked = np.clip(distances, -_APART / 4, _APART / 4) + _APART * each
     to_right = row.searchsorted(asked, "right") - before
     to_left = row.searchsorted(asked, "left") - before
     return np.asarray((known - to_right + ties * (to_right - to_left + 1)) / (known + 1)), known
 
 
 _APART = 1024.0
-"""More than twice any distance."""
+"""More than four times any distance."""
 
 
 def levelled(raw: Reals, level: Reals, alpha: float) -> Reals:

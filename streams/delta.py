@@ -25,6 +25,7 @@ _Patch = list[Any] | None
 
 
 _FEW = 16
+"""Parts that are likened to one another; more are written whole."""
 
 
 def delta(old: State, new: State) -> bytes:

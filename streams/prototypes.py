@@ -101,7 +101,7 @@ def nearest(units: Units, sets: Sequence[tuple[Units, Floats]], parts: Sequence[
     near = _near(x, [prototypes for prototypes, _ in sets], parts)
     sizes = [len(weights) for _, weights in sets]
     weights = np.concatenate([*(w for _, w in sets), np.zeros(1, np.float32)])
-    begins = np.repeat(np.cumsum([0, *sizes[:-1]]), [part.stop - part.start for part in parts])
+    begins = np.cumsum([0, *sizes[:-1]])[part_of(parts)]
     who = near.argmax(1)
     best = near[np.arange(len(x)), who]
     nowhere = np.isneginf(best)
@@ -118,6 +118,11 @@ def nearest(units: Units, sets: Sequence[tuple[Units, Floats]], parts: Sequence[
     gaps = 1 - best * scale
     distances[nowhere] = gaps[nowhere] = np.inf
     return Near(distances, who.astype(np.int32), gaps)
+
+
+def part_of(parts: Sequence[slice]) -> Index:
+    """[B] the number of each row's part; `parts` are rows, one after the other."""
+    return np.repeat(np.arange(len(parts)), [part.stop - part.start for part in parts])
 
 
 def _near(x: Floats, sets: Sequence[Units], parts: Sequence[slice]) -> Floats:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from streams.calibration import Hashes, conformal, even, hashes, levelled, next_level, unlikely_many
 from streams.contracts.scenarios import Scenario
-from streams.prototypes import Floats, Index, Near, Table, Units, absorb, nearest, unit_vectors
+from streams.prototypes import Floats, Index, Near, Table, Units, absorb, nearest, part_of, unit_vectors
 from streams.stage import at_least
 
 Bools = NDArray[np.bool_]
@@ -218,7 +218,7 @@ class Scoring:
         """The rows of each part against what its model has learned."""
         raw, known = conformal(near.distances, [_recent.of(m.distances) for m in models], parts, rows.ties)
         enough = [_mass.of(m.weights) >= self.config.nearest for m in models]
-        each = np.repeat(np.arange(len(parts)), [part.stop - part.start for part in parts])
+        each = part_of(parts)
         able = np.array(enough)[each]
         p_values = levelled(raw, np.array([m.level for m in models])[each], self.config.false_alarm_rate)
         distances = np.where(able, near.distances, np.float32(np.nan))

@@ -66,16 +66,8 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender(
         "bytewax", ENVIRONMENTS / "bytewax/bin/python", PEERS / "bytewax_flow.py", "make peers", "at least once"
     ),
-    Contender(
-        "flink",
-        ENVIRONMENTS / "flink/bin/python",
-        PEERS.parent / "flink_contender.py",
-        "make flink",
-        warms_up=True,
-    ),
-    Contender(
-        "pyflink", ENVIRONMENTS / "flink/bin/python", PEERS / "pyflink_keyed.py", "make flink", warms_up=True
-    ),
+    Contender("flink", FLINK, PEERS.parent / "flink_contender.py", "make flink", warms_up=True),
+    Contender("pyflink", FLINK, PEERS / "pyflink_keyed.py", "make flink", warms_up=True),
     Contender(
         "faust",
         HERE,
@@ -217,8 +209,9 @@ class _Bench:
                 told = sorted(latencies(self._kafka, prefix, Load(self._seed, 0), *pace))
             finally:
                 child.terminate()
-        self._say(f"{len(told)} events at {self._plan.latency_rate}/s: p99 {told[len(told) * 99 // 100]:.0f} ms")
-        return {f"p{share}": told[min(len(told) - 1, len(told) * share // 100)] for share in (50, 90, 99)}
+        said = {f"p{share}": told[min(len(told) - 1, len(told) * share // 100)] for share in (50, 90, 99)}
+        self._say(f"{len(told)} events at {self._plan.latency_rate}/s: p99 {said['p99']:.0f} ms")
+        return said
 
     def _endurance(self) -> list[dict[str, Any]]:
         """The batch engine's states over many events: memory after each fifth."""

@@ -21,8 +21,8 @@ shares = st.floats(0.005, 0.5)
 @given(seeds, st.integers(0, 50))
 def test_a_p_value_is_the_rank_among_the_recent(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
-    recent = np.sort(rng.integers(1, 6, count).astype(np.float32))
-    asked = rng.integers(0, 8, 20).astype(np.float32)
+    recent = np.sort(rng.integers(0, 6, count).astype(np.float32))
+    asked = rng.integers(-1, 8, 20).astype(np.float32)
     ties = rng.random(20)
     found, known = conformal(asked, [recent], [slice(0, 20)], ties)
     assert known.tolist() == [count] * 20

@@ -10,11 +10,11 @@ import gc
 import sys
 
 import msgspec
-from confluent_kafka import Consumer, Producer, TopicPartition
 
+from tests.benchmarks.peers.clients import consumer_of, places, producer_of
 from tests.benchmarks.peers.work import Event, Novelty, Scenario
 
-PARTITIONS, ODD, SAID = 8, {"drive_side": "right"}, Novelty(0.1, 0.5, False, "nothing was decided")
+ODD, SAID = {"drive_side": "right"}, Novelty(0.1, 0.5, False, "nothing was decided")
 HEADERS: list[tuple[str, str | bytes | None]] = [
     ("ce_specversion", b"1.0"), ("ce_type", b"fleetwheel.scenario.v1"), ("ce_source", b"peer"), ("ce_id", b"same"),
     ("ce_time", b"2026-11-21T00:00:00.000000000Z"), ("content-type", b"application/json"),
@@ -22,18 +22,9 @@ HEADERS: list[tuple[str, str | bytes | None]] = [
 
 
 def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
-    consumer = Consumer({
-        "bootstrap.servers": bootstrap, "group.id": prefix + group, "enable.auto.commit": False,
-        "auto.offset.reset": "earliest", "isolation.level": "read_committed", "fetch.wait.max.ms": 20,
-        "fetch.queue.backoff.ms": 10,
-        "queued.min.messages": 50_000, "queued.max.messages.kbytes": 16_384,
-    })  # fmt: skip
-    producer = Producer({
-        "bootstrap.servers": bootstrap, "enable.idempotence": True, "compression.type": "lz4",
-        "linger.ms": 5, "batch.num.messages": 10_000, "queue.buffering.max.messages": 200_000,
-        "queue.buffering.max.kbytes": 256 * 1024, "partitioner": "consistent",
-    })  # fmt: skip
-    consumer.assign([TopicPartition(f"{prefix}fleet.events", p, 0) for p in range(PARTITIONS)])
+    consumer = consumer_of(bootstrap, prefix + group)
+    producer = producer_of(bootstrap, {"enable.idempotence": True})
+    consumer.assign(places(prefix, 0))
     decode, encode = msgspec.json.Decoder(Event).decode, msgspec.json.Encoder().encode
     topic = f"{prefix}fleet.scenarios"
     gc.disable()

@@ -12,28 +12,19 @@ from __future__ import annotations
 
 import sys
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 
+from tests.benchmarks.peers.clients import consumer_of, places, producer_of
 from tests.benchmarks.peers.work import Work
 
-LIMIT, PARTITIONS = 16_000, 8
+LIMIT = 16_000
 
 
 def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
-    consumer = Consumer({
-        "bootstrap.servers": bootstrap, "group.id": prefix + group, "enable.auto.commit": False,
-        "auto.offset.reset": "earliest", "isolation.level": "read_committed", "fetch.wait.max.ms": 20,
-        "fetch.queue.backoff.ms": 10,
-        "queued.min.messages": 50_000, "queued.max.messages.kbytes": 16_384,
-    })  # fmt: skip
-    producer = Producer({
-        "bootstrap.servers": bootstrap, "transactional.id": prefix + group, "compression.type": "lz4",
-        "linger.ms": 5, "retry.backoff.ms": 10, "batch.num.messages": 10_000, "partitioner": "consistent",
-        "queue.buffering.max.messages": 200_000, "queue.buffering.max.kbytes": 256 * 1024,
-    })  # fmt: skip
+    consumer = consumer_of(bootstrap, prefix + group)
+    producer = producer_of(bootstrap, {"transactional.id": prefix + group, "retry.backoff.ms": 10})
     producer.init_transactions()
-    places = [TopicPartition(f"{prefix}fleet.events", p) for p in range(PARTITIONS)]
-    consumer.assign(consumer.committed(places))
+    consumer.assign(consumer.committed(places(prefix)))
     work = Work(int(prototypes))
     while True:
         messages = consumer.consume(1, 0.1)

@@ -6,17 +6,12 @@ import json
 import sys
 import time
 
-from confluent_kafka import Consumer, TopicPartition
+from tests.benchmarks.peers.clients import consumer_of, places
 
 
 def main(bootstrap: str, prefix: str, group: str, events: str) -> None:
-    consumer = Consumer({
-        "bootstrap.servers": bootstrap, "group.id": prefix + group, "enable.auto.commit": False,
-        "auto.offset.reset": "earliest", "isolation.level": "read_committed", "fetch.wait.max.ms": 20,
-        "fetch.queue.backoff.ms": 10,
-        "queued.min.messages": 50_000, "queued.max.messages.kbytes": 16_384,
-    })  # fmt: skip
-    consumer.assign([TopicPartition(f"{prefix}fleet.events", p, 0) for p in range(8)])
+    consumer = consumer_of(bootstrap, prefix + group)
+    consumer.assign(places(prefix, 0))
     number, size, began = 0, 0, 0.0
     while number < int(events):
         messages = consumer.consume(8_000, 0.2)
