@@ -172,22 +172,21 @@ class NoveltyStage:
         """Of one dimension. Each scenario is asked of its cell and of all cells: these see everything, as a share
         of it alone would make small cells look usual to them."""
         scenarios = [s for group in groups for s in group.scenarios]
-        models: dict[tuple[int, str], Model] = {}
         asked: dict[tuple[int, str], Asked] = {}
         count = len(scenarios)
-        for number, (group, part) in enumerate(zip(groups, slices(len(g.rows) for g in groups), strict=True)):
-            cells = group.lane.models.get(group.key, {})
-            models |= {(number, cell): model for cell, model in cells.items()}
+        known = [group.lane.models.get(group.key, {}) for group in groups]
+        for number, (cells, part) in enumerate(zip(known, slices(len(g.rows) for g in groups), strict=True)):
             for cell, rows in self._by_cell(cells, scenarios[part]).items():
                 asked[number, cell] = Asked(rows + part.start, self.config.mature)
             asked[number, EVERYWHERE] = Asked(np.arange(part.start, part.stop) + count, 1)
+        models = {(number, cell): known[number][cell] for number, cell in asked if cell in known[number]}
         twice = Rows.of(scenarios).take(np.tile(np.arange(count), 2))
         said = self._scoring.ask(models, asked, twice)
         verdicts, mature = said.take(np.arange(count)), said.hold[:count].copy()
         young = np.flatnonzero(~mature)
         verdicts.put(young, said.take(young + count))
         novelties = iter(self._tell(scenarios, verdicts, mature))
-        learned: list[dict[str, Model]] = [{} for _ in groups]
+        learned = [dict(cells) for cells in known]
         for (number, cell), model in models.items():
             learned[number][cell] = model
         for group, cells in zip(groups, learned, strict=True):

@@ -16,6 +16,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple, TypeVar
 
@@ -188,6 +189,8 @@ class Scoring:
 
     def __init__(self, config: NoveltyConfig) -> None:
         self.config = config
+        # Asked three times for each model of each batch.
+        self._ends = lru_cache(maxsize=65_536)(self._block_ends)
 
     def ask(self, models: MutableMapping[Name, Model], asked: Mapping[Name, Asked], rows: Rows) -> Verdicts:
         """What each model says of its rows, [B]; none is asked of two. `models` become those that learned from
@@ -198,7 +201,7 @@ class Scoring:
         left = {name: a.rows for name, a in asked.items()}
         while left:
             some = [models.get(name, empty) for name in left]
-            room = [self._block(m) - len(m.pending) for m in some]
+            room = [self._ends(m.events)[0] - len(m.pending) for m in some]
             now = [of_it[:size] for of_it, size in zip(left.values(), room, strict=True)]
             parts, index = slices(map(len, now)), np.concatenate(now)
             here = rows.take(index)
@@ -224,13 +227,11 @@ class Scoring:
         distances = np.where(able, near.distances, np.float32(np.nan))
         return Verdicts(distances, np.where(able, p_values, 1.0), known, able & (known >= np.array(mature)[each]))
 
-    def _block(self, model: Model) -> int:
-        """Events after which the model learns."""
-        return max(self.config.block, min(model.events // 8, self.config.longest_block))
-
-    def _most_novel(self, model: Model) -> int:
-        """Novel events after which it learns at once."""
-        return unlikely_many(self.config.false_alarm_rate, self._block(model))
+    def _block_ends(self, events: int) -> tuple[int, int]:
+        """After how many events a model that has learned from so many learns again, and after how many novel ones
+        at once."""
+        block = max(self.config.block, min(events // 8, self.config.longest_block))
+        return block, unlikely_many(self.config.false_alarm_rate, block)
 
     def _taken(
         self, models: Sequence[Model], parts: Sequence[slice], answered: _Answered
@@ -242,7 +243,7 @@ class Scoring:
         taken: list[tuple[Model, int]] = []
         for model, part in zip(models, parts, strict=True):
             begin, end = part.start, part.stop
-            most = self._most_novel(model) - model.pending_novel + novel[begin]
+            most = self._ends(model.events)[1] - model.pending_novel + novel[begin]
             if novel[end] >= most:
                 end = bisect_left(novel, most, begin, end + 1)
             held = replace(
@@ -260,7 +261,8 @@ class Scoring:
 
     def _learned(self, model: Model) -> Model:
         """A block that has ended goes into prototypes, reservoir and level; the order within it is forgotten."""
-        if len(model.pending) < self._block(model) and model.pending_novel < self._most_novel(model):
+        block_size, most_novel = self._ends(model.events)
+        if len(model.pending) < block_size and model.pending_novel < most_novel:
             return model
         block = _unpacked(model.pending)
         prototypes, weights, radius = self._absorbed(model, block)

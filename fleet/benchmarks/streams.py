@@ -2,7 +2,8 @@
 fixed rate, memory over a long run, and how they grow with partitions and prototypes.
 
 Every contender is a process that reads fleet.events and writes fleet.scenarios and fleet.clip-requests. Nobody
-reports its own speed: it is told from the times at which the broker took the committed outputs.
+reports its own speed: it is told from the instant at which its events could be read and the times at which the
+broker took the committed outputs.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fleet.benchmarks.result import Bar, Measured
 from fleet.benchmarks.streams_batch import PACED
-from fleet.benchmarks.streams_load import Load, ends, feed, latencies, prepare, read_outputs
+from fleet.benchmarks.streams_load import Gate, Keyed, Load, encoded, feed, latencies, prepare, read_outputs
 from fleet.benchmarks.streams_watch import ContenderFailed, watch
 from fleet.console import Watcher
 from fleet.kafka import NativeKafka, missing_tools
@@ -35,14 +37,16 @@ class NothingToMeasure(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A program: its interpreter and its script, which gets BOOTSTRAP PREFIX GROUP PROTOTYPES and runs until it is
-    ended."""
+    """A program: its interpreter and its script, which gets BOOTSTRAP PREFIX GROUP PROTOTYPES, and WORK where that
+    is not its own, and runs until it is ended."""
 
     name: str
     python: Path
     script: Path
     made_by: str = "make setup"
     guarantee: str = "exactly once"
+    work: str = ""
+    """"same": Fleetwheel's stages. "rough": what decides with less (tests/benchmarks/peers/work.py)."""
     warms_up: bool = False
     """Its virtual machine compiles for a minute: it is given more events."""
 
@@ -52,22 +56,33 @@ class Contender:
 
     def command(self, kafka: str, prefix: str, group: str, prototypes: int) -> list[str]:
         """To start it; -P, as a script's own folder must not hide a package of the same name."""
-        return [str(self.python), "-P", str(self.script), kafka, prefix, group, str(prototypes)]
+        work = [self.work] if self.work else []
+        return [str(self.python), "-P", str(self.script), kafka, prefix, group, str(prototypes), *work]
 
 
 HERE = Path(sys.executable)
 FLINK = ENVIRONMENTS / "flink" / "bin" / "python"
 ENDURANCE = ROOT / "fleet" / "benchmarks" / "streams_endurance.py"
+BYTEWAX, QUIX = (ENVIRONMENTS / name / "bin" / "python" for name in ("bytewax", "quixstreams"))
+ROUGH = "-rough"
+
+
+def _peers(work: str, suffix: str = "") -> tuple[Contender, ...]:
+    """What our engines are compared to, given this work."""
+    return (
+        Contender("hand" + suffix, HERE, PEERS / "hand.py", work=work),
+        Contender("quixstreams" + suffix, QUIX, PEERS / "quix.py", "make peers", work=work),
+        Contender("bytewax" + suffix, BYTEWAX, PEERS / "bytewax_flow.py", "make peers", "at least once", work),
+        Contender("pyflink" + suffix, FLINK, PEERS / "pyflink_keyed.py", "make flink", work=work, warms_up=True),
+    )
+
+
 CONTENDERS: tuple[Contender, ...] = (
     Contender("batch", HERE, ROOT / "fleet" / "benchmarks" / "streams_batch.py"),
-    Contender("hand", HERE, PEERS / "hand.py"),
-    Contender("copy", HERE, PEERS / "copy.py", guarantee="at least once; decides nothing"),
-    Contender("quixstreams", ENVIRONMENTS / "quixstreams/bin/python", PEERS / "quix.py", "make peers"),
-    Contender(
-        "bytewax", ENVIRONMENTS / "bytewax/bin/python", PEERS / "bytewax_flow.py", "make peers", "at least once"
-    ),
     Contender("flink", FLINK, PEERS.parent / "flink_contender.py", "make flink", warms_up=True),
-    Contender("pyflink", FLINK, PEERS / "pyflink_keyed.py", "make flink", warms_up=True),
+    *_peers("same"),
+    *_peers("rough", ROUGH),
+    Contender("copy", HERE, PEERS / "copy.py", guarantee="at least once; decides nothing"),
     Contender(
         "faust",
         HERE,
@@ -85,8 +100,11 @@ class Plan:
     """How much is measured."""
 
     events: int = 80_000
-    more_events: int = 200_000
-    """For contenders that warm up."""
+    first: int = 8_000
+    """Events on which contenders warm up before these."""
+    more_events: int = 160_000
+    more_first: int = 40_000
+    """For contenders whose virtual machine warms up."""
     repeats: int = 3
     endured: int = 5_000_000
     """Events of the long run."""
@@ -97,7 +115,7 @@ class Plan:
     timeout_s: float = 300.0
 
 
-QUICK = Plan(3_000, 4_000, 1, 20_000, 500, 4.0, (256,), (8,), 120.0)
+QUICK = Plan(3_000, 500, 4_000, 500, 1, 20_000, 500, 4.0, (256,), (8,), 120.0)
 
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
@@ -114,20 +132,23 @@ def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
         broker.remove()
 
 
+_numbers = count()
+"""Topics and groups of a run are its own, whoever measures."""
+
+
 class _Bench:
     """One broker, one recording, and what was measured on it."""
 
     def __init__(self, kafka: str, plan: Plan, seed: int, say: Callable[[str], None]) -> None:
         self._kafka, self._plan, self._say, self._seed = kafka, plan, say, seed
-        self._numbers = iter(range(1_000_000))
         self._failed: dict[str, str] = {}
+        self._records: dict[Load, list[Keyed]] = {}
 
     def all(self) -> dict[str, Any]:
         """Everything, as plain values."""
         self._say(f"recording {self._plan.events} events")
-        for prefix, events in (("all.", self._plan.events), ("more.", self._plan.more_events)):
-            prepare(self._kafka, prefix)
-            feed(self._kafka, prefix, Load(self._seed, events))
+        prepare(self._kafka, "raw.")
+        feed(self._kafka, "raw.", Load(self._seed, self._plan.events))
         throughput = self._throughput()
         return {
             "events": self._plan.events,
@@ -136,8 +157,10 @@ class _Bench:
             "left_out": {c.name: c.missing() for c in CONTENDERS if c.missing()},
             "failed": self._failed,
             "latency_ms": self._latency(),
-            "by_prototypes": {str(n): self._rate("all.", n) for n in self._plan.prototypes},
-            "by_partitions": {str(n): self._by_partitions(n) for n in self._plan.partitions},
+            "by_prototypes": {str(n): self._run(CONTENDERS[0], prototypes=n) for n in self._plan.prototypes},
+            "by_partitions": {
+                str(n): self._run(CONTENDERS[0], partitions=n, share=2) for n in self._plan.partitions
+            },
             "endurance": self._endurance(),
         }
 
@@ -148,9 +171,8 @@ class _Bench:
         for turn in range(self._plan.repeats):
             found["raw"].append(self._raw())
             for contender in (c for c in CONTENDERS if not c.missing() and c.name not in self._failed):
-                more = ("more.", 256, self._plan.more_events) if contender.warms_up else ("all.", 256)
                 try:
-                    ran = self._run(contender, *more)
+                    ran = self._run(contender)
                 except ContenderFailed as error:
                     if contender is CONTENDERS[0]:
                         raise
@@ -162,36 +184,39 @@ class _Bench:
         return {name: runs for name, runs in found.items() if name not in self._failed}
 
     def _raw(self) -> dict[str, Any]:
-        command = [str(HERE), str(PEERS / "raw.py"), self._kafka, "all.", self._group(), str(self._plan.events)]
+        command = [str(HERE), str(PEERS / "raw.py"), self._kafka, "raw.", self._group(), str(self._plan.events)]
         done = subprocess.run(command, capture_output=True, check=True, timeout=self._plan.timeout_s)
         told: dict[str, Any] = json.loads(done.stdout)
         return {"per_s": told["events"] / told["seconds"], "outputs": 0, "peak_mb": 0.0}
 
-    def _run(self, contender: Contender, prefix: str, prototypes: int, events: int = 0) -> dict[str, Any]:
-        """One contender over the recording; its outputs are counted as a reader of committed records sees them."""
-        events = events or self._plan.events
-        before = ends(self._kafka, prefix)
-        command = contender.command(self._kafka, prefix, self._group(), prototypes)
-        ran = watch(command, _environment(), self._kafka, prefix, before, events, self._plan.timeout_s)
-        outputs = read_outputs(self._kafka, prefix, before)
+    def _run(
+        self, contender: Contender, prototypes: int = 256, partitions: int = 8, share: int = 1
+    ) -> dict[str, Any]:
+        """One contender over its events, in topics of its own, or over a share of them; its outputs are counted as
+        a reader of committed records sees them."""
+        plan = self._plan
+        events, first = (plan.more_events, plan.more_first) if contender.warms_up else (plan.events, plan.first)
+        events //= share
+        prefix = f"{self._group()}."
+        gate = Gate(self._kafka, prefix, self._recorded(Load(self._seed, first + events, partitions)), first)
+        ran = watch(
+            contender.command(self._kafka, prefix, "contender", prototypes), _environment(), gate, plan.timeout_s
+        )
+        outputs = read_outputs(self._kafka, prefix)
         return {
-            "per_s": outputs.per_s,
+            "per_s": outputs.per_s(first, ran.opened_ms),
             "scenarios": outputs.scenarios,
             "distinct": outputs.distinct,
-            "events": events,
+            "events": first + events,
             "requests": outputs.requests,
             "peak_mb": ran.peak_mb,
         }
 
-    def _rate(self, prefix: str, prototypes: int, events: int = 0) -> dict[str, Any]:
-        return self._run(CONTENDERS[0], prefix, prototypes, events)
-
-    def _by_partitions(self, number: int) -> dict[str, Any]:
-        """The same number of events in fewer partitions."""
-        prefix, events = f"p{number}.", self._plan.events // 2
-        prepare(self._kafka, prefix)
-        feed(self._kafka, prefix, Load(self._seed, events, partitions=number))
-        return self._rate(prefix, 256, events)
+    def _recorded(self, load: Load) -> list[Keyed]:
+        if load not in self._records:
+            self._records = {known: some for known, some in self._records.items() if known.partitions == 8}
+            self._records[load] = encoded(load)
+        return self._records[load]
 
     def _latency(self) -> dict[str, Any]:
         """From the moment a vehicle's event was sent to its decision, read committed, at a fixed rate: the median
@@ -226,7 +251,7 @@ class _Bench:
         return told
 
     def _group(self) -> str:
-        return f"bench-{os.getpid()}-{next(self._numbers)}"
+        return f"bench-{os.getpid()}-{next(_numbers)}"
 
 
 def _environment() -> dict[str, str]:
@@ -241,19 +266,30 @@ def _median(runs: Sequence[dict[str, Any]], key: str = "per_s") -> float:
 def assess(results: dict[str, Any]) -> Measured:
     """Bars and table. Ratios are medians of those within a turn: a busy machine slows neighbours alike."""
     runs: dict[str, list[dict[str, Any]]] = results["throughput"]
-    peers = [name for name in ("quixstreams", "bytewax") if name in runs]
     p99 = results["latency_ms"]["p99"]
     bars = [
-        _ratio("batch-hand", "batch over the hand-written loop, both transactional", runs, ["hand"], 0.9),
-        _ratio("batch-peers", "batch over the faster of quixstreams and bytewax", runs, peers, 2.0),
+        *_compared(runs, "", ", all doing the same"),
+        *_compared(runs, ROUGH, ", which decides with less"),
         _ratio("batch-raw", "batch over raw consumption", runs, ["raw"], 0.25),
-        *([_ratio("flink-pyflink", FLINK_BAR, runs, ["pyflink"], 3.0, "flink")] if "flink" in runs else []),
         Bar("latency", "event to decision, p99 at the fixed rate, ms", p99, "<= 100", p99 <= 100),
         _complete(results),
         Bar("contenders", "contenders that failed", len(results["failed"]), "0", not results["failed"]),
         _bounded(results["endurance"]),
     ]
     return Measured(results, bars, _table(results))
+
+
+def _compared(runs: dict[str, list[dict[str, Any]]], suffix: str, how: str) -> list[Bar]:
+    """Our engines to their peers, who were all given the same work."""
+    peers = [name for name in ("quixstreams" + suffix, "bytewax" + suffix) if name in runs]
+    hand, best = "batch over the hand-written loop, both transactional", "batch over the faster of {} and {}"
+    bars = [
+        _ratio("batch-hand" + suffix, hand + how, runs, ["hand" + suffix], 0.9),
+        _ratio("batch-peers" + suffix, best.format("quixstreams", "bytewax") + how, runs, peers, 2.0),
+    ]
+    if "flink" in runs:
+        bars.append(_ratio("flink-pyflink" + suffix, FLINK_BAR + how, runs, ["pyflink" + suffix], 3.0, "flink"))
+    return bars
 
 
 def _ratio(
@@ -265,7 +301,8 @@ def _ratio(
     ours: str = "batch",
 ) -> Bar:
     turns = range(len(runs[ours]))
-    ratios = [runs[ours][i]["per_s"] / max(runs[o][i]["per_s"] for o in others) for i in turns if others]
+    there = [o for o in others if o in runs]
+    ratios = [runs[ours][i]["per_s"] / max(runs[o][i]["per_s"] for o in there) for i in turns if there]
     value = statistics.median(ratios) if ratios else 0.0
     return Bar(name, what, value, f">= {least:g}", value >= least)
 
@@ -310,7 +347,10 @@ def _table(results: dict[str, Any]) -> str:
     return "\n".join([
         f"{results['events']:,} events ({results['more_events']:,} on Flink) of about 1 KB with a 64-value "
         "embedding; 256 prototypes; every event is decoded, deduplicated, tagged, scored, considered for the "
-        "window and written as a scenario.", "",
+        "window and written as a scenario. Each contender warms up on events before these, waits, and is then given "
+        "all at once: a rate is events over the time from then to the last output.", "",
+        "Peers do the same (Fleetwheel's stages, called from their loops) or rough work: one set of prototypes, no "
+        "calibration, no bounds, no caps (tests/benchmarks/peers/work.py).", "",
         "| | events/s (median) | of all turns | peak MB | outputs |", "|---|---|---|---|---|", *rows, "",
         f"Event to decision on batch at {latency['rate_per_s']:,} events/s: p50 {latency['p50']:.0f} ms, "
         f"p90 {latency['p90']:.0f} ms, p99 {latency['p99']:.0f} ms (medians; p99 of each stretch: "

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.benchmarks.streams_load import OUT, Ends, ends
+from fleet.benchmarks.streams_load import Gate
 
-QUIET_S = 3.0
-"""Outputs that have stopped growing for so long are whole."""
+QUIET_S, WARM_QUIET_S = 3.0, 1.0
+"""Outputs that have stopped growing for so long are whole, or whoever writes them waits for more."""
 
 
 class ContenderFailed(OSError):
@@ -24,46 +24,52 @@ class Ran:
 
     peak_mb: float
     """Of resident memory, its children's included."""
+    opened_ms: int
+    """When the gate was opened."""
 
 
-def watch(
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    kafka: str,
-    prefix: str,
-    before: Ends,
-    events: int,
-    timeout_s: float,
-) -> Ran:
-    """Run until as many outputs as events are there and no more come. Raises ContenderFailed."""
-    peak_mb, quiet_since, last = 0.0, time.monotonic(), -1
-    limit = time.monotonic() + timeout_s
+def watch(command: Sequence[str], environment: Mapping[str, str], gate: Gate, timeout_s: float) -> Ran:
+    """Run until the first outputs are there and no more come, open the gate, then until as many outputs as events
+    are there and no more come. Raises ContenderFailed."""
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     ) as child:
+        watched = _Watched(child, gate, time.monotonic() + timeout_s)
         try:
-            while last < events or time.monotonic() - quiet_since < QUIET_S:
-                if child.poll() is not None or time.monotonic() > limit:
-                    child.kill()
-                    said = child.stderr.read()[-1_500:].decode(errors="replace") if child.stderr else ""
-                    raise ContenderFailed(f"{' '.join(command[:2])}: {max(last, 0)} of {events} outputs; {said}")
-                peak_mb = max(peak_mb, resident_mb(child.pid))
-                number = _grown(kafka, prefix, before)
-                quiet_since = quiet_since if number == last else time.monotonic()
-                last = number
-                time.sleep(0.2)
+            watched.wait(gate.first, WARM_QUIET_S)
+            opened_ms = gate.open()
+            watched.wait(gate.records, QUIET_S)
         finally:
             child.terminate()
             try:
                 child.wait(10)
             except subprocess.TimeoutExpired:
                 child.kill()
-    return Ran(peak_mb)
+    return Ran(watched.peak_mb, opened_ms)
 
 
-def _grown(kafka: str, prefix: str, before: Ends) -> int:
-    """Scenarios since, markers of transactions among them."""
-    return sum(offset - before[p] for p, offset in ends(kafka, prefix).items() if p[0].endswith(OUT[0]))
+class _Watched:
+    """A process, and what it has written."""
+
+    def __init__(self, child: subprocess.Popen[bytes], gate: Gate, limit: float) -> None:
+        self._child, self._gate, self._limit = child, gate, limit
+        self.peak_mb = 0.0
+
+    def wait(self, outputs: int, quiet_s: float) -> None:
+        """Until so many are there and no more have come for a while. Raises ContenderFailed."""
+        quiet_since, last = time.monotonic(), -1
+        while last < outputs or time.monotonic() - quiet_since < quiet_s:
+            if self._child.poll() is not None or time.monotonic() > self._limit:
+                raise ContenderFailed(f"{max(last, 0)} of {outputs} outputs; {self._last_words()}")
+            self.peak_mb = max(self.peak_mb, resident_mb(self._child.pid))
+            number = self._gate.written()
+            quiet_since = quiet_since if number == last else time.monotonic()
+            last = number
+            time.sleep(0.2)
+
+    def _last_words(self) -> str:
+        self._child.kill()
+        return self._child.stderr.read()[-1_500:].decode(errors="replace") if self._child.stderr else ""
 
 
 def resident_mb(pid: int) -> float:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-YOUNG, OLDER, OLDEST = 100_000, 20, 50
+YOUNG, OLDER, OLDEST = 100_000, 20, 500
 """Allocations until the young are looked at, and so on: about twice a batch."""
 
 

@@ -29,11 +29,12 @@ SETTINGS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": s
 RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "flink": ("flink", ()),
     "pyflink": ("pyflink", ()),
+    "pyflink-rough": ("pyflink-rough", ()),
     "flink on 1": ("flink", ("1",)),
     "flink on 2": ("flink", ("2",)),
 }
 """Contender, and what its script gets beside what all get: for flink the number of task managers."""
-RATIOS = (("flink", "pyflink"), ("flink on 2", "flink on 1"))
+RATIOS = (("flink", "pyflink"), ("flink", "pyflink-rough"), ("flink on 2", "flink on 1"))
 
 
 class Look(NamedTuple):

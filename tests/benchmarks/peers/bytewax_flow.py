@@ -1,5 +1,5 @@
-"""bytewax, its Kafka connector's batches, at least once: `bytewax_flow.py BOOTSTRAP PREFIX GROUP PROTOTYPES`,
-until it is ended. It has no transactions: its output is visible at once."""
+"""bytewax, its Kafka connector's batches, at least once: `bytewax_flow.py BOOTSTRAP PREFIX GROUP PROTOTYPES
+WORK`, until it is ended. It has no transactions: its output is visible at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource
 from bytewax.dataflow import Dataflow
 from bytewax.testing import cluster_main
 
-from tests.benchmarks.peers.work import Work
+from tests.benchmarks.peers.stages import work_of
 
 
-def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
-    work = Work(int(prototypes))
+def main(bootstrap: str, prefix: str, group: str, prototypes: str, what: str) -> None:
+    work = work_of(what, prototypes)
     consumer = {"group.id": prefix + group, "fetch.wait.max.ms": "20", "fetch.queue.backoff.ms": "10"}
     consumer["queued.max.messages.kbytes"] = "16384"
     producer = {

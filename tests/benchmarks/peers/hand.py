@@ -1,11 +1,8 @@
-"""confluent-kafka, a transaction a batch: `hand.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended.
+"""confluent-kafka, a transaction a batch: `hand.py BOOTSTRAP PREFIX GROUP PROTOTYPES WORK`, until it is ended.
 
-What an expert writes who wants tags, novelty and a window's choice, once: typed structs, a batch as one matrix, as
-many records a transaction as the batch engine takes, one process that holds all partitions. It is held to the same
-events, windows and guarantee of what is committed. What it leaves out is in its favour, so a ratio to it says too
-little of the engine rather than too much: bounds of fields and clocks, dead letters, copies that were changed,
-prototypes by cell and partition that learn in blocks at a calibrated rate, near-duplicates, known probabilities
-and caps by environment and region. And its memory dies with it: ids, prototypes and the open window.
+What an expert writes by hand: as many records a transaction as the batch engine takes, one process that holds all
+partitions. It is held to the same events, windows and guarantee of what is committed. Its memory dies with it:
+ids, prototypes and the open window; and it has no dead letters.
 """
 
 from __future__ import annotations
@@ -15,17 +12,17 @@ import sys
 from confluent_kafka import TopicPartition
 
 from tests.benchmarks.peers.clients import consumer_of, places, producer_of
-from tests.benchmarks.peers.work import Work
+from tests.benchmarks.peers.stages import work_of
 
 LIMIT = 16_000
 
 
-def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
+def main(bootstrap: str, prefix: str, group: str, prototypes: str, what: str) -> None:
     consumer = consumer_of(bootstrap, prefix + group)
     producer = producer_of(bootstrap, {"transactional.id": prefix + group, "retry.backoff.ms": 10})
     producer.init_transactions()
     consumer.assign(consumer.committed(places(prefix)))
-    work = Work(int(prototypes))
+    work = work_of(what, prototypes)
     while True:
         messages = consumer.consume(1, 0.1)
         if not messages:

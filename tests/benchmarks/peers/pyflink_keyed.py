@@ -1,5 +1,5 @@
 """PyFlink as its guide shows it, one event at a time, keyed by vehicle, exactly once:
-`pyflink_keyed.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended.
+`pyflink_keyed.py BOOTSTRAP PREFIX GROUP PROTOTYPES WORK`, until it is ended.
 
 State that expires keeps the ids; where idiom and speed disagree it is generous: typed msgspec; prototypes, recent
 distances and the window in memory, without a checkpoint; values alone, without key and headers.
@@ -28,37 +28,33 @@ from pyflink.datastream.connectors.kafka import (
 from pyflink.datastream.state import MapStateDescriptor, StateTtlConfig
 
 from fleet.flink import FlinkEnvironment
-from tests.benchmarks.peers.work import Event, Scenario, Work, event_id, odd_of, scenario_record, tags_of
+from tests.benchmarks.peers.stages import work_of
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 REQUESTS = OutputTag("requests", BYTES)
-decode = msgspec.json.Decoder(Event).decode
 
 
 class PerEvent(KeyedProcessFunction):  # type: ignore[misc]  # of another environment
     """Keyed by vehicle."""
 
-    def __init__(self, prototypes: int) -> None:
-        self._prototypes = prototypes
+    def __init__(self, work: str, prototypes: str) -> None:
+        self._of = work, prototypes
 
     def open(self, runtime_context: RuntimeContext) -> None:
         seen = MapStateDescriptor("seen", Types.STRING(), Types.BOOLEAN())
         seen.enable_time_to_live(StateTtlConfig.new_builder(Time.days(1)).build())
         self._seen = runtime_context.get_map_state(seen)
-        self._work = Work(self._prototypes)
+        self._work = work_of(*self._of)
 
     def process_element(
         self, value: bytes, ctx: KeyedProcessFunction.Context
     ) -> Iterator[bytes | tuple[OutputTag, bytes]]:
-        event = decode(value)
-        if event.event_id != event_id(event) or self._seen.contains(event.event_id):
+        event = self._work.event(value)
+        if event is None or self._seen.contains(event.event_id):
             return
         self._seen.put(event.event_id, True)
-        (novelty,) = self._work.novelty([event.embedding], [event])
-        cell, odd = odd_of(event)
-        yield scenario_record(Scenario(event, cell, odd, tags_of(event), novelty))[3]
-        for request in self._work.select(event, cell, novelty):
-            yield REQUESTS, request[3]
+        for topic, _, _, record in self._work.decide([event]):
+            yield record if topic == "fleet.scenarios" else (REQUESTS, record)
 
 
 class _Key(msgspec.Struct):
@@ -69,12 +65,12 @@ def vehicle_of(value: bytes) -> str:
     return msgspec.json.decode(value, type=_Key).vehicle
 
 
-def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
+def main(bootstrap: str, prefix: str, group: str, prototypes: str, what: str) -> None:
     with TemporaryDirectory(prefix="pyflink-") as folder:
-        run(bootstrap, prefix, group, int(prototypes), Path(folder))
+        run(bootstrap, prefix, group, PerEvent(what, prototypes), Path(folder))
 
 
-def run(bootstrap: str, prefix: str, group: str, prototypes: int, folder: Path) -> None:
+def run(bootstrap: str, prefix: str, group: str, decide: PerEvent, folder: Path) -> None:
     environment = FlinkEnvironment().check()
     os.environ.update(environment.variables(folder / "logs"))
     settings = Configuration()
@@ -86,12 +82,13 @@ def run(bootstrap: str, prefix: str, group: str, prototypes: int, folder: Path) 
         .set_bootstrap_servers(bootstrap)
         .set_topics(f"{prefix}fleet.events")
         .set_group_id(prefix + group)
+        .set_property("isolation.level", "read_committed")
         .set_starting_offsets(KafkaOffsetsInitializer.earliest())
         .set_value_only_deserializer(ByteArraySchema())
         .build()
     )
     events = env.from_source(source, WatermarkStrategy.no_watermarks(), "events")
-    told = events.key_by(vehicle_of, Types.STRING()).process(PerEvent(prototypes), BYTES)
+    told = events.key_by(vehicle_of, Types.STRING()).process(decide, BYTES)
     told.sink_to(sink(bootstrap, f"{prefix}fleet.scenarios", prefix + group))
     told.get_side_output(REQUESTS).sink_to(sink(bootstrap, f"{prefix}fleet.clip-requests", prefix + group))
     env.execute("keyed, per event")

@@ -1,4 +1,4 @@
-"""quixstreams, exactly-once: `quix.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended."""
+"""quixstreams, exactly-once: `quix.py BOOTSTRAP PREFIX GROUP PROTOTYPES WORK`, until it is ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from quixstreams import Application
 from quixstreams.models.serializers import Serializer
 
-from tests.benchmarks.peers.work import Record, Work
+from tests.benchmarks.peers.stages import Batched, work_of
+from tests.benchmarks.peers.work import Record
 
 
 class Value(Serializer):  # type: ignore[misc]  # of another environment
@@ -19,12 +20,12 @@ class Value(Serializer):  # type: ignore[misc]  # of another environment
         return value[3]
 
 
-def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
+def main(bootstrap: str, prefix: str, group: str, prototypes: str, what: str) -> None:
     with TemporaryDirectory() as folder:
-        run(bootstrap, prefix, group, Work(int(prototypes)), folder)
+        run(bootstrap, prefix, group, work_of(what, prototypes), folder)
 
 
-def run(bootstrap: str, prefix: str, group: str, work: Work, folder: str) -> None:
+def run(bootstrap: str, prefix: str, group: str, work: Batched, folder: str) -> None:
     app = Application(
         broker_address=bootstrap,
         consumer_group=prefix + group,
