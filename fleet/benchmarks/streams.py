@@ -347,10 +347,10 @@ def _table(results: dict[str, Any]) -> str:
     return "\n".join([
         f"{results['events']:,} events ({results['more_events']:,} on Flink) of about 1 KB with a 64-value "
         "embedding; 256 prototypes; every event is decoded, deduplicated, tagged, scored, considered for the "
-        "window and written as a scenario. Each contender warms up on events before these, waits, and is then given "
-        "all at once: a rate is events over the time from then to the last output.", "",
-        "Peers do the same (Fleetwheel's stages, called from their loops) or rough work: one set of prototypes, no "
-        "calibration, no bounds, no caps (tests/benchmarks/peers/work.py).", "",
+        "window and written as a scenario. Each contender warms up on events before these, waits, and is then "
+        "given all at once: a rate is events over the time from then to the last output.", "",
+        "Peers do the same (Fleetwheel's stages, called from their loops) or rough work: one set of prototypes, "
+        "no calibration, no bounds, no caps (tests/benchmarks/peers/work.py).", "",
         "| | events/s (median) | of all turns | peak MB | outputs |", "|---|---|---|---|---|", *rows, "",
         f"Event to decision on batch at {latency['rate_per_s']:,} events/s: p50 {latency['p50']:.0f} ms, "
         f"p90 {latency['p90']:.0f} ms, p99 {latency['p99']:.0f} ms (medians; p99 of each stretch: "
