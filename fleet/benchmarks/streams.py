@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from fleet.benchmarks.result import Bar, Measured
-from fleet.benchmarks.streams_batch import PACED
 from fleet.benchmarks.streams_load import Gate, Keyed, Load, encoded, feed, latencies, prepare, read_outputs
 from fleet.benchmarks.streams_watch import ContenderFailed, watch
 from fleet.console import Watcher
 from fleet.kafka import NativeKafka, missing_tools
+from fleet.pace import PACED
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "tests" / "benchmarks" / "peers"
@@ -109,13 +109,14 @@ class Plan:
     endured: int = 5_000_000
     """Events of the long run."""
     latency_rate: int = 5_000
+    latency_less: tuple[int, ...] = (1_000, 2_500)
     latency_s: float = 20.0
     prototypes: tuple[int, ...] = (64, 256, 1024)
     partitions: tuple[int, ...] = (1, 2, 4, 8)
     timeout_s: float = 300.0
 
 
-QUICK = Plan(3_000, 500, 4_000, 500, 1, 20_000, 500, 4.0, (256,), (8,), 120.0)
+QUICK = Plan(3_000, 500, 4_000, 500, 1, 20_000, 500, (100,), 4.0, (256,), (8,), 120.0)
 
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
@@ -220,22 +221,26 @@ class _Bench:
 
     def _latency(self) -> dict[str, Any]:
         """From the moment a vehicle's event was sent to its decision, read committed, at a fixed rate: the median
-        of some stretches, and the p99 of each."""
-        stretches = [self._stretch(f"paced{turn}.") for turn in range(self._plan.repeats)]
-        said = {name: statistics.median(one[name] for one in stretches) for name in stretches[0]}
-        return {"rate_per_s": self._plan.latency_rate, "p99_each": [one["p99"] for one in stretches]} | said
+        of some stretches and the p99 of each, of batch and of the loop by hand in turn; and of batch at less."""
+        rate, found = self._plan.latency_rate, dict[str, list[dict[str, float]]]()
+        for _ in range(self._plan.repeats):
+            for contender in (c for c in CONTENDERS if c.name in ("batch", "hand")):
+                found.setdefault(contender.name, []).append(self._stretch(contender, rate))
+        less = {str(r): self._stretch(CONTENDERS[0], r) for r in self._plan.latency_less}
+        said: dict[str, Any] = {"rate_per_s": rate, "by_rate": less, "hand": _medians(found["hand"])}
+        return said | _medians(found["batch"])
 
-    def _stretch(self, prefix: str) -> dict[str, float]:
+    def _stretch(self, contender: Contender, rate: int) -> dict[str, float]:
+        prefix = f"{self._group()}."
         prepare(self._kafka, prefix)
-        command = CONTENDERS[0].command(self._kafka, prefix, self._group(), 256)
+        command = contender.command(self._kafka, prefix, "contender", 256)
         with subprocess.Popen(command, env=_environment() | {PACED: "1"}, cwd=ROOT) as child:
             try:
-                pace = self._plan.latency_rate, self._plan.latency_s
-                told = sorted(latencies(self._kafka, prefix, Load(self._seed, 0), *pace))
+                told = sorted(latencies(self._kafka, prefix, Load(self._seed, 0), rate, self._plan.latency_s))
             finally:
                 child.terminate()
         said = {f"p{share}": told[min(len(told) - 1, len(told) * share // 100)] for share in (50, 90, 99)}
-        self._say(f"{len(told)} events at {self._plan.latency_rate}/s: p99 {said['p99']:.0f} ms")
+        self._say(f"{contender.name}: {len(told)} events at {rate}/s: p99 {said['p99']:.0f} ms")
         return said
 
     def _endurance(self) -> list[dict[str, Any]]:
@@ -257,6 +262,12 @@ class _Bench:
 def _environment() -> dict[str, str]:
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     return {**os.environ, **threads, "PYTHONPATH": str(ROOT)}
+
+
+def _medians(stretches: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Of each share over the stretches, and the p99 of each."""
+    said = {name: statistics.median(one[name] for one in stretches) for name in stretches[0]}
+    return {"p99_each": [one["p99"] for one in stretches]} | said
 
 
 def _median(runs: Sequence[dict[str, Any]], key: str = "per_s") -> float:
@@ -327,6 +338,12 @@ def _row(name: str, runs: list[dict[str, Any]], guarantee: str) -> str:
     return f"| {name} | {_median(runs):,.0f} | {spread} | {_median(runs, 'peak_mb'):,.0f} | {guarantee} |"
 
 
+def _delayed(name: str, rate: int, told: dict[str, Any]) -> str:
+    each = ", ".join(f"{one:.0f}" for one in told.get("p99_each", ()))
+    p99 = f"{told['p99']:.0f}" + (f" (median of {each})" if each else "")
+    return f"| {name} | {rate:,} | {told['p50']:.0f} | {told['p90']:.0f} | {p99} |"
+
+
 def _endured(told: list[dict[str, Any]]) -> list[str]:
     parts = zip([{"events": 0, "cpu_s": 0.0}, *told], told, strict=False)
     return [
@@ -339,6 +356,7 @@ def _table(results: dict[str, Any]) -> str:
     guarantees = {c.name: c.guarantee for c in CONTENDERS}
     rows = [_row(name, runs, guarantees.get(name, "")) for name, runs in results["throughput"].items()]
     latency = results["latency_ms"]
+    rate = int(latency["rate_per_s"])
     grown = [
         f"| {what.removeprefix('by_')} | {number} | {r['per_s']:,.0f} | {r['peak_mb']:,.0f} |"
         for what in ("by_prototypes", "by_partitions")
@@ -352,9 +370,9 @@ def _table(results: dict[str, Any]) -> str:
         "Peers do the same (Fleetwheel's stages, called from their loops) or rough work: one set of prototypes, "
         "no calibration, no bounds, no caps (tests/benchmarks/peers/work.py).", "",
         "| | events/s (median) | of all turns | peak MB | outputs |", "|---|---|---|---|---|", *rows, "",
-        f"Event to decision on batch at {latency['rate_per_s']:,} events/s: p50 {latency['p50']:.0f} ms, "
-        f"p90 {latency['p90']:.0f} ms, p99 {latency['p99']:.0f} ms (medians; p99 of each stretch: "
-        f"{', '.join(f'{one:.0f}' for one in latency['p99_each'])}).", "",
+        "| event to decision, ms | events/s | p50 | p90 | p99 |", "|---|---|---|---|---|",
+        _delayed("batch", rate, latency), _delayed("hand", rate, latency["hand"]),
+        *(_delayed("batch", int(less), told) for less, told in latency["by_rate"].items()), "",
         "| batch by | number | events/s | peak MB |", "|---|---|---|---|", *grown, "",
         "| batch's states after events | MB | us of CPU an event |", "|---|---|---|",
         *_endured(results["endurance"]),

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fleet.benchmarks.streams_batch import EVENT_NS, WINDOW_NS
 from fleet.benchmarks.streams_load import Load
+from fleet.pace import event_ns, selection_config
 from streams.contracts.codec import encode
 from streams.contracts.drive import TriggerEvent
 from streams.contracts.ids import event_id
@@ -23,7 +23,7 @@ from streams.engines.batch.unit import Batch, Flow, Taken, Unit
 from streams.engines.round import in_order
 from streams.engines.seldom_collected import seldom_collected
 from streams.novelty import NoveltyStage
-from streams.selection import Selection, SelectionConfig
+from streams.selection import Selection
 from streams.stage import AnyStage
 from streams.tagging import Tagging
 from streams.topics import BY_NAME
@@ -37,13 +37,13 @@ _BOOT = "boot-%04d"
 
 def main(events: str, seed: str) -> None:
     """Print resident memory, the decisions so far, and the time per event of each part."""
-    stages: list[AnyStage] = [Dedup(), Tagging(), NoveltyStage(), Selection(SelectionConfig(window_ns=WINDOW_NS))]
+    stages: list[AnyStage] = [Dedup(), Tagging(), NoveltyStage(), Selection(selection_config())]
     unit = Unit(Flow.of(in_order(stages)))
     number, taken, decided, began = int(events), 0, 0, time.process_time()
     with seldom_collected():
         for batch in _batches(int(seed), number):
             size = sum(len(t) for t in batch.values())
-            done = unit.step(batch, max(time.time_ns(), unit.now_ns) + size * EVENT_NS)
+            done = unit.step(batch, max(time.time_ns(), unit.now_ns) + size * event_ns())
             decided += len(done.outgoing())
             unit.accept(done, batch)
             part = PARTS * taken // number

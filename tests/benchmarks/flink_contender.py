@@ -14,12 +14,12 @@ from tempfile import TemporaryDirectory
 
 from fleet.flink import FlinkEnvironment
 from fleet.flink_cluster import FlinkCluster
+from fleet.pace import selection_config
 from registry.store import Store
-from streams.contracts.clock import SECOND_NS
 from streams.dedup import Dedup
 from streams.engines.flink.config import FlinkConfig
 from streams.novelty import NoveltyConfig, NoveltyStage
-from streams.selection import Selection, SelectionConfig
+from streams.selection import Selection
 from streams.stage import AnyStage
 from streams.tagging import Tagging
 
@@ -34,7 +34,7 @@ def stages(names: Sequence[str], _store: Store) -> list[AnyStage]:
         Dedup(),
         Tagging(),
         NoveltyStage(NoveltyConfig(prototypes=int(os.environ[PROTOTYPES]))),
-        Selection(SelectionConfig(window_ns=20 * SECOND_NS)),
+        Selection(selection_config()),
     ]
     return [s for s in made if s.name in names]
 

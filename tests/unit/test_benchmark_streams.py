@@ -55,7 +55,8 @@ def results(
         "bytewax-rough": ran(45, 4.5, 45),
     }
     grown = {"256": {"per_s": 1.0, "peak_mb": 2.0}}
-    latency = {"rate_per_s": 5_000, "p50": 10.0, "p90": 20.0, "p99": p99, "p99_each": [p99]}
+    delays = {"p50": 10.0, "p90": 20.0, "p99": p99}
+    latency = {"rate_per_s": 5_000, "p99_each": [p99], "hand": delays, "by_rate": {"100": delays}} | delays
     return {
         "events": 1_000,
         "more_events": 2_000,

@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from fleet.pace import event_ns, selection_config
 from streams.contracts.codec import Message, decode_many, encode_many
 from streams.contracts.drive import TriggerEvent
 from streams.dedup import Dedup
 from streams.novelty import NoveltyConfig, NoveltyStage
-from streams.selection import Selection, SelectionConfig
+from streams.selection import Selection
 from streams.stage import AnyStage, step_all
 from streams.tagging import Tagging
 from streams.topics import BY_NAME, keys_of
@@ -19,9 +20,6 @@ from streams.transport.memory import partition_of
 from tests.benchmarks.peers.work import Record, Work
 
 PARTITIONS = BY_NAME["fleet.events"].partitions
-EVENT_NS = 1_000_000
-WINDOW_NS = 20_000 * EVENT_NS
-"""Each event moves the clock on: a window of selection ends at least every 20,000 events, on any machine."""
 
 
 class Batched(Protocol):
@@ -45,7 +43,8 @@ class Stages:
             Dedup(), Tagging(), NoveltyStage(NoveltyConfig(prototypes=prototypes)),
         ]  # fmt: skip
         self._states = {s.name: dict.fromkeys(range(PARTITIONS), s.initial()) for s in self._in_lanes}
-        self._selection = Selection(SelectionConfig(window_ns=WINDOW_NS))
+        self._selection = Selection(selection_config())
+        self._event_ns = event_ns()
         self._window = self._selection.initial()
         self._now_ns = 0
 
@@ -61,7 +60,7 @@ class Stages:
 
     def decide(self, events: Sequence[TriggerEvent]) -> list[Record]:
         """What follows from sound events: scenarios, then the requests of a window that has ended."""
-        self._now_ns = max(time.time_ns(), self._now_ns) + len(events) * EVENT_NS
+        self._now_ns = max(time.time_ns(), self._now_ns) + len(events) * self._event_ns
         lanes: dict[int, list[Message]] = {}
         for event in events:
             lanes.setdefault(partition_of(event.vehicle.encode(), PARTITIONS), []).append(event)

@@ -1,0 +1,28 @@
+"""How time passes for a contender of the streams benchmark. By itself, as peers have little installed."""
+
+from __future__ import annotations
+
+import os
+
+from streams.contracts.clock import SECOND_NS
+from streams.selection import SelectionConfig
+
+PACED = "FLEET_BENCHMARK_PACED"
+"""Set in its environment where events come at a fixed rate: then time passes by itself, and windows are as long as
+a fleet's."""
+
+
+def paced() -> bool:
+    """Whether they do."""
+    return bool(os.environ.get(PACED))
+
+
+def event_ns() -> int:
+    """How far each event moves the clock on: a window of selection ends at least every 20,000 events, on any
+    machine."""
+    return 0 if paced() else SECOND_NS // 1_000
+
+
+def selection_config() -> SelectionConfig:
+    """With its window."""
+    return SelectionConfig() if paced() else SelectionConfig(window_ns=20 * SECOND_NS)
