@@ -51,16 +51,19 @@ def slow(run: Run) -> None:
 
 
 def usurp(run: Run) -> None:
-    """A second worker takes the place of one that does nothing; that one goes on later, and must end."""
+    """A second worker takes the place of one that does nothing; that one goes on later, and must end, where it had
+    anything left to do: who says nothing more is not told that it may not."""
     run.midway(0.6)
     (old,) = run.workers.members
     young = f"{old}'"
     run.workers.suspend(old)
+    run.wire.hear_out()
+    busy = run.left() > 0
     run.counts.others += 1
     run.workers.start(young)
     run.until(lambda: run.left() == 0)
     run.workers.resume(old)
-    if not run.workers.forget(old, 60):
+    if not run.workers.forget(old, 60 if busy else 5) and busy:
         run.workers.ended.append(f"{old} {BESIDE} {young} and had to be killed")
 
 

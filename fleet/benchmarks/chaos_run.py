@@ -74,7 +74,11 @@ class Run:
         return True
 
     def midway(self, most: float = 0.8) -> None:
-        """Wait for a random share of the last burst's decisions, and then a moment."""
+        """Wait for a random share of the last burst's decisions, and then a moment; where they come at once, only
+        a moment."""
+        if self.setup.at_once_s:
+            time.sleep(self.dice.uniform(0, self.setup.at_once_s))
+            return
         still = len(self._fresh) * (1 - self.dice.uniform(0.02, most))
         self.until(lambda: self.left() <= still)
         time.sleep(self.dice.uniform(0, 0.03))

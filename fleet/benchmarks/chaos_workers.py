@@ -52,6 +52,8 @@ class Setup:
     exactly_once: bool = False
     silence_s: float = 8.0
     """A worker that says nothing for so long has lost its place."""
+    at_once_s: float = 0.0
+    """What it decides in so long becomes visible at one instant."""
     tells: bool = False
     """Its workers tell by a web view how far they are: commits may stay behind. PORT stands for a free one."""
 
@@ -92,6 +94,7 @@ SETUPS: dict[str, Setup] = {
             _flink_groups,
             recorded=_set(time="recorded"),
             exactly_once=True,
+            at_once_s=0.5,
         ),
     )
 }

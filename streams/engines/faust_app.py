@@ -24,7 +24,7 @@ from faust.web import Request, Response, View
 from streams.contracts.clock import SystemClock
 from streams.engines.faust_agent import FlowAgent
 from streams.engines.faust_flow import Flow, flows_of
-from streams.engines.faust_parts import JournaledApp, PassedOver
+from streams.engines.faust_parts import JournaledApp
 from streams.engines.inline import ContentSink
 from streams.engines.now import Now, clock_time
 from streams.stage import AnyStage
@@ -133,7 +133,6 @@ def build_app(
     )
     agents += [FlowAgent(app, f, now, sink=sink, limit=config.limit, period_s=config.period_s) for f in flows]
     _follow_rebalances(app, agents)
-    _look_for_what_was_passed_over(app, config.session_s / 4)
     _add_views(app, agents)
     return app
 
@@ -185,15 +184,6 @@ def _follow_rebalances(app: JournaledApp, agents: Sequence[FlowAgent]) -> None:
     app.on_partitions_revoked.connect(release)
     app.on_before_shutdown.connect(release)
     app.on_rebalance_complete.connect(restore)
-
-
-def _look_for_what_was_passed_over(app: JournaledApp, period_s: float) -> None:
-    passed_over = PassedOver()
-
-    async def look() -> None:
-        await app.fetch_what_was_passed_over(passed_over)
-
-    app.timer(period_s)(look)
 
 
 def _add_views(app: JournaledApp, agents: Sequence[FlowAgent]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, cast
 
 import faust
@@ -23,6 +24,7 @@ from faust.assignor.partition_assignor import (
 )
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode.utils.queues import FlowControlEvent
 
 Positions = Mapping[TP, int]
 
@@ -42,15 +44,6 @@ class _Thread(driver.AIOKafkaConsumerThread):
         """Go on at these, elsewhere at what was committed. Never at a commit first: the streams may flow, and a
         record from there would make those before it look as if they were taken."""
         return cast(Mapping[TP, int], await self.call_thread(self._seek_to, positions))
-
-    async def fetched(self, tps: Iterable[TP]) -> Positions:
-        """Where fetching goes on, of those that are assigned."""
-        return cast(Positions, await self.call_thread(self._fetched, tps))
-
-    async def _fetched(self, tps: Iterable[TP]) -> Positions:
-        consumer = self._ensure_consumer()
-        held = [tp for tp in tps if tp in consumer.assignment()]
-        return {tp: await consumer.position(driver.ensure_aiokafka_TP(tp)) for tp in held}
 
     async def _seek_to(self, positions: Positions) -> Mapping[TP, int]:
         consumer = self._ensure_consumer()
@@ -87,36 +80,6 @@ class _Consumer(driver.Consumer):
     async def seek_to_committed(self) -> Mapping[TP, int]:
         assert isinstance(self.app, JournaledApp) and isinstance(self._thread, _Thread)
         return await self._thread.seek_to(self.app.positions())
-
-    async def look(self, passed_over: PassedOver) -> None:
-        """Fetch again what was fetched and never came."""
-        assert isinstance(self.app, JournaledApp) and isinstance(self._thread, _Thread)
-        taken, fetched = self.app.positions(), None
-        # Where it cannot be told now, the next look tells.
-        with suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(COMMIT_S):
-                fetched = await self._thread.fetched(taken)
-        if fetched is not None and passed_over.look(taken, fetched):
-            await self.perform_seek()
-
-
-class PassedOver:
-    """Records that Faust has fetched and never handed on: around a seek it may drop some, and would not fetch them
-    again before the next rebalance. What lies between taken and fetched and has not moved from one look to the
-    next is such; but it is asked for once, as the marks of transactions look the same."""
-
-    def __init__(self) -> None:
-        self._seen: dict[TP, tuple[int, int]] = {}
-        self._asked: dict[TP, tuple[int, int]] = {}
-
-    def look(self, taken: Positions, fetched: Positions) -> bool:
-        """Whether to fetch again from what was taken."""
-        between = {tp: (taken[tp], end) for tp, end in fetched.items() if end > taken.get(tp, end)}
-        still = {tp: span for tp, span in between.items() if self._seen.get(tp) == span}
-        self._seen = between
-        new = {tp: span for tp, span in still.items() if self._asked.get(tp) != span}
-        self._asked = still
-        return bool(new)
 
 
 class _Producer(driver.Producer):
@@ -175,6 +138,15 @@ def _gather(topic: str, assignments: Mapping[str, ClientAssignment], one: str) -
         assignments[one].actives[topic] = sorted(parts)
 
 
+class _Flow(FlowControlEvent):
+    """Faust's clears the streams' queues whenever it resumes. At the end of a rebalance it resumes what flows
+    already, and what has come since would be lost: acknowledged by nobody, fetched again by nobody."""
+
+    def resume(self) -> None:
+        if not self.is_active():
+            super().resume()
+
+
 class JournaledApp(faust.App):
     """An application whose state and positions lie in journals."""
 
@@ -192,11 +164,9 @@ class JournaledApp(faust.App):
         super().__init__(name, PartitionAssignor=OneForTheFleet, **options)
         self.fleet_topics, self.positions = set(fleet_topics), positions
 
-    async def fetch_what_was_passed_over(self, passed_over: PassedOver) -> None:
-        """Once in a while; while partitions change hands, positions are being sought anyway."""
-        if self.flow_control.is_active():
-            assert isinstance(self.consumer, _Consumer)
-            await self.consumer.look(passed_over)
+    @cached_property
+    def flow_control(self) -> FlowControlEvent:
+        return _Flow()
 
     def _new_transport(self) -> _Transport:
         return _Transport(self.conf.broker_consumer, self)
