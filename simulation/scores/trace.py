@@ -170,26 +170,53 @@ def apply(columns: Columns, change: Callable[[Any], Any]) -> Columns:
     return type(columns)(*(change(getattr(columns, field.name)) for field in fields(columns)))
 
 
-def windows(trace: Trace, steps: int, stride: int, history: int = 0) -> Trace:
-    """Every piece of `steps` steps, `stride` apart, as a drive of its own: [B · W, steps], the pieces of one drive
-    one after another. Pieces start where `history` steps lie before them. Raises ValueError where none fits."""
-    starts = np.arange(history, trace.steps - steps + 1, stride)
+def pieces(column: NDArray[Any], steps: int, stride: int, history: int = 0) -> NDArray[Any]:
+    """Every piece of `steps` steps of a column [B, T, ...], `stride` apart: [B · W, steps, ...], those of one
+    drive one after another. Pieces start where `history` steps lie before them. Raises ValueError where none
+    fits."""
+    starts = np.arange(history, column.shape[1] - steps + 1, stride)
     if not len(starts):
-        raise ValueError(f"no piece of {steps} steps after {history} fits into {trace.steps}")
+        raise ValueError(f"no piece of {steps} steps after {history} fits into {column.shape[1]}")
+    return column[:, starts[:, None] + np.arange(steps)].reshape(-1, steps, *column.shape[2:])
 
-    def cut(offset: int, length: int) -> Callable[[Any], Any]:
-        at = (starts + offset)[:, None] + np.arange(length)
-        return lambda column: column[:, at].reshape(-1, length, *column.shape[2:])
 
-    now = cut(0, steps)
+def windows(trace: Trace, steps: int, stride: int, history: int = 0) -> Trace:
+    """Every piece of the drives as a drive of its own, as `pieces` cuts them, with the `history` steps before it.
+    Raises ValueError as `pieces` does."""
+
+    def now(column: NDArray[Any]) -> NDArray[Any]:
+        return pieces(column, steps, stride, history)
+
+    def before(column: NDArray[Any]) -> NDArray[Any]:
+        return pieces(column, history + steps, stride)[:, :history]
+
+    ego = apply(trace.ego, now)
     return Trace(
-        apply(trace.ego, now),
+        ego,
         apply(trace.others, now),
         apply(trace.place, now),
         apply(trace.events, now),
-        np.repeat(trace.route_m, len(starts)),
+        np.repeat(trace.route_m, len(ego.x_m) // len(trace)),
         trace.body,
-        apply(trace.ego, cut(-history, history)) if history else None,
+        apply(trace.ego, before) if history else None,
+    )
+
+
+def chosen(trace: Trace, rows: Bools | Ints) -> Trace:
+    """Some of the drives. Raises IndexError for rows that there are not."""
+
+    def take(column: NDArray[Any]) -> NDArray[Any]:
+        return column[rows]
+
+    return Trace(
+        apply(trace.ego, take),
+        apply(trace.others, take),
+        apply(trace.place, take),
+        apply(trace.events, take),
+        trace.route_m[rows],
+        trace.body,
+        trace.history and apply(trace.history, take),
+        trace.planned_before and apply(trace.planned_before, take),
     )
 
 

@@ -117,7 +117,9 @@ def test_drives_are_kept_apart() -> None:
         # 10 m/s behind one at 5 m/s: the gap of 16 - 2 - 4 = 10 m is used up after 2 s, 4 s on it is: at 0 s, 2 s
         (drive(steady(10.0, steps=5), [Other(16.0, speed=5.0)]), (10 - 4 * 0.5) / 5),
         (drive(steady(10.0, steps=5), [Other(16.0, speed=10.0)]), np.inf),
-        (drive(steady(10.0, steps=5), [Other(60.0)]), np.inf),  # 54 m in 5.4 s: beyond the horizon
+        # From its front at 5 m: 29.5 m, and 31 m, which are beyond the horizon
+        (drive(steady(10.0, steps=2), [Other(36.5)]), 2.95),
+        (drive(steady(10.0, steps=2), [Other(38.0)]), np.inf),
         (drive(steady(0.001, steps=5), [Other(8.0, speed=-5.0)]), np.inf),  # stands
         (drive(steady(10.0, steps=5), [Other(-10.0, speed=30.0)]), np.inf),  # from behind
         # Crossing from the left at x = 24..26, 26° aside: its nose at y = 12 - 2 comes to y = 1 after 1.8 s, my

@@ -40,6 +40,7 @@ def driven(
         (driven(heading=0.94 * T, yaw_rate=0.0), True),
         (driven(heading=0.96 * T, yaw_rate=0.0), False),
         (driven(heading=np.pi - 0.94 * T), True),
+        (driven(heading=-0.96 * T), False),
         (driven(heading=(0.94 * T + 3.0 + np.pi) % (2 * np.pi) - np.pi), True),  # past pi, wrapped
         # Yaw acceleration: half of it times t² from a yaw rate of -0.94
         (driven(heading=-0.94 * T + 0.2 * T**2), True),

@@ -12,7 +12,7 @@ from simulation.episode import Supervised
 from simulation.scenarios import scenes
 from simulation.scores import carla, nuplan, pdm, rss
 from simulation.scores.recording import RecordedWorld, trace_of
-from simulation.scores.trace import PEDESTRIAN, STEP_S, Trace, windows
+from simulation.scores.trace import PEDESTRIAN, STEP_S, Trace, chosen, pieces, windows
 from simulation.traffic import CAR_WIDTH_M, CARS
 from simulation.world import Status
 
@@ -144,3 +144,19 @@ def test_a_scene_unfolds_as_without_being_recorded(recorded: Recorded) -> None:
 def test_before_the_first_step_there_is_no_trace() -> None:
     with pytest.raises(ValueError, match="at least 2 steps"):
         trace_of(RecordedWorld(scenes({"base": 1.0}, 1, 4, "fleet"), None), np.ones(1))
+
+
+def test_only_what_the_policy_drove_is_scored() -> None:
+    """A policy that drives straight on is taken over from; pieces in which that happened are left out."""
+    world = RecordedWorld(scenes({"base": 1.0}, 4, 4, "fleet"), None, 2)
+    supervised, straight = Supervised(world), np.zeros((4, 8, 2), np.float32)
+    straight[..., 0] = 2.0 * np.arange(1, 9)
+    engaged = [np.ones(4, bool)]
+    for _ in range(100):
+        engaged += [supervised.step(straight).engaged] * 2
+    drove = np.asarray(pieces(np.stack(engaged, 1), 41, 10).all(1))
+    own = chosen(windows(trace_of(world, np.full(4, 100.0)), 41, 10), drove)
+    assert 0 < len(own) < len(drove)
+    # The safety driver let nothing worse happen than leaving the lane by a metre.
+    assert (own.place.overhang_m < 0.6).all()
+    assert (pdm.no_collision(own) == 1).all()

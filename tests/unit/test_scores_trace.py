@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulation.scores.trace import Body, Trace, apply, joined, windows
+from simulation.scores.trace import Body, Trace, apply, chosen, joined, pieces, windows
 from tests.unit.score_samples import Other, drive, steady
 
 CLEAN = drive(others=[Other(20.0), Other(30.0, present=False)])
@@ -74,3 +74,25 @@ def test_pieces_follow_each_other_drive_by_drive() -> None:
         windows(both, 42, 1)
     with pytest.raises(ValueError, match="after 31"):
         windows(both, 11, 1, history=31)
+
+
+def test_pieces_with_what_went_before() -> None:
+    found = windows(CLEAN, 11, 15, history=5)
+    assert found.history is not None
+    np.testing.assert_allclose(found.ego.x_m[:, 0], [5.0, 20.0])
+    np.testing.assert_allclose(found.history.x_m, [np.arange(5.0), np.arange(15.0, 20.0)])
+    np.testing.assert_array_equal(pieces(CLEAN.ego.x_m, 11, 15, 5), found.ego.x_m)
+
+
+def test_some_of_the_drives() -> None:
+    whole = replace(CLEAN, history=steady(steps=5), planned_before=steady(3.0, steps=30))
+    two = joined([whole, replace(whole, route_m=np.array([7.0]))])
+    for rows in (np.array([False, True]), np.array([1])):
+        one = chosen(two, rows)
+        assert (len(one), one.route_m.tolist(), one.body) == (1, [7.0], whole.body)
+        assert one.history is not None and one.history.x_m.shape == (1, 5)
+        assert one.planned_before is not None and one.planned_before.x_m.shape == (1, 30)
+    assert chosen(CLEAN, np.array([0])).history is None
+    assert len(chosen(two, np.array([False, False]))) == 0
+    with pytest.raises(IndexError):
+        chosen(two, np.array([2]))

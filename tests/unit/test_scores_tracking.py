@@ -82,7 +82,8 @@ def test_standing_still() -> None:
     driven = follow(np.zeros((1, 41, 3)), start(0.0), BODY)
     np.testing.assert_allclose([driven.x_m, driven.y_m, driven.speed_mps, driven.yaw_rate_radps], 0.0, atol=1e-12)
     # Below 0.2 m/s a proportional controller of gain 0.5 takes over: -0.5 · 0.1, a third through the lag.
-    slowing = follow(np.zeros((1, 41, 3)), start(0.1), BODY)
+    slowing = follow(np.zeros((1, 41, 3)), start(0.1, steering=0.2), BODY)
+    np.testing.assert_allclose(slowing.yaw_rate_radps, slowing.speed_mps * np.tan(0.2) / 3)
     assert slowing.accel_mps2[0, 1] == pytest.approx(-0.05 / 3)
     assert abs(slowing.speed_mps[0, -1]) < 0.05
 
