@@ -13,7 +13,7 @@ from simulation.scores.boxes import Boxes
 from simulation.scores.collisions import collisions, contacts
 from simulation.scores.time_to_collision import foreseen, times_s
 from simulation.scores.trace import CYCLIST, PEDESTRIAN, STATIC, Trace, joined
-from tests.unit.score_samples import Other, drive, placed, steady
+from tests.unit.score_samples import BODY, Other, drive, placed, steady
 
 
 def box(x: float, y: float, heading: float = 0.0, length: float = 4.0, width: float = 2.0) -> Boxes:
@@ -178,3 +178,16 @@ def test_foreseeing_needs_a_future() -> None:
     with pytest.raises(ValueError, match="9 steps are too few"):
         foreseen(drive(steady(steps=9)))
     assert not foreseen(drive(steady(steps=10), [Other(20.0, kind=CYCLIST)]))[0]
+
+
+def test_fault_is_told_alike_in_every_direction() -> None:
+    # Into one ahead, and hit from behind, with the vehicle heading elsewhere than along x.
+    for turn in (np.pi / 2, np.pi, -2.0):
+        c, s = np.cos(turn), np.sin(turn)
+        ahead = Other(12.0 * c, 12.0 * s, speed=2.0, heading=turn)
+        behind = Other(-6.0 * c, -6.0 * s, speed=15.0, heading=turn)
+        ego = steady(5.0, heading=turn)
+        assert collisions(drive(ego, [ahead])).at_fault.tolist() == [True]
+        assert collisions(drive(ego, [behind])).at_fault.tolist() == [False]
+        edge = boxes.front_edges(BODY, *(np.array([v]) for v in (7.0, 8.0, turn)))
+        np.testing.assert_allclose([edge.x_m[0], edge.y_m[0]], [7.0 + 4 * c, 8.0 + 4 * s])
