@@ -17,7 +17,6 @@ from simulation.dynamics import (
     advance,
     control,
 )
-from simulation.metrics import rss_distance
 from simulation.roads import HARMONICS, PERIOD_M, Roads
 from simulation.scenarios import CONDITIONS, scenes
 
@@ -124,11 +123,3 @@ def test_scenes_come_in_the_number_asked_for(mix: dict[str, float], count: int) 
     total = sum(mix.values())
     for name, weight in mix.items():
         assert abs(names.count(name) - count * weight / total) < 1
-
-
-@given(st.floats(0, 40), st.floats(0, 40), st.floats(0, 5))
-def test_safe_distance_grows_with_own_speed_and_falls_with_the_leads(
-    rear: float, front: float, more: float
-) -> None:
-    assert rss_distance(rear + more, front) >= rss_distance(rear, front)
-    assert rss_distance(rear, front + more) <= rss_distance(rear, front)
