@@ -7,12 +7,17 @@ fleet have one active worker, and whoever is left takes over from the changelogs
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import faust
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -31,6 +36,8 @@ from streams.stage import AnyStage
 from streams.transport.base import TransportError
 from streams.transport.kafka import KafkaConfig, KafkaTransport, connect
 
+STOP_S = 15.0
+"""A worker that has crashed stops within so long, or is ended."""
 _ROW_BYTES = 4_200_000
 """Of a changelog's record at most: a turn's records and one more, with their framing."""
 _VIEW_BYTES = 1_000_000
@@ -83,12 +90,35 @@ def run_flows(
     with tempfile.TemporaryDirectory(prefix="fleetwheel-faust-") as folder:
         app = build_app(config, flows, Path(folder), sink=sink, now=now or clock_time(SystemClock()))
         worker = Worker(app, loglevel=logging.WARNING, redirect_stdouts=False)
-        try:
-            worker.execute_from_commandline()
-        except SystemExit:
-            reason = app.crash_reason
-            if reason is not None:
-                raise WorkerFailed(f"the Faust worker ended: {type(reason).__name__}: {reason}") from reason
+        with ends_once_crashed(app):
+            try:
+                worker.execute_from_commandline()
+            except SystemExit:
+                reason = app.crash_reason
+                if reason is not None:
+                    raise WorkerFailed(f"the Faust worker ended: {type(reason).__name__}: {reason}") from reason
+
+
+@contextmanager
+def ends_once_crashed(app: faust.App, stop_s: float = STOP_S) -> Iterator[None]:
+    """A process whose worker has crashed ends, also where stopping it hangs: the journals know all that was
+    decided, and whoever watches over the process can start it again."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            if app.crash_reason is not None and not over.wait(stop_s):
+                sys.stderr.write(f"fleet: the Faust worker did not stop; it had ended by: {app.crash_reason}\n")
+                sys.stderr.flush()
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, name="ends-once-crashed", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def create_changelogs(config: FaustConfig, flows: Sequence[Flow]) -> None:

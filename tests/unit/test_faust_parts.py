@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from streams.engines.faust_parts import JournaledApp, _Thread
 from streams.engines.now import clock_time
 from streams.novelty import NoveltyStage
 from streams.tagging import Tagging
+from tests.conftest import ROOT
 
 EVENTS, CHANGELOG, NEW = TP("fleet.events", 0), TP("g-novelty-changelog", 0), TP("other", 1)
 
@@ -129,3 +132,24 @@ def test_the_journals_are_taken_up_before_the_streams_flow(
     held.clear()
     asyncio.run(app.on_rebalance_complete.send())
     assert done == ["restore", "seek", "restore"]
+
+
+STUCK = """
+import sys, time
+from types import SimpleNamespace
+from streams.engines.faust_app import ends_once_crashed
+app = SimpleNamespace(crash_reason=None)
+with ends_once_crashed(app, stop_s=float(sys.argv[1])):
+    app.crash_reason = OSError("no space left")
+    time.sleep(float(sys.argv[2]))
+print("stopped")
+"""
+
+
+@pytest.mark.parametrize(("patience_s", "stops_after_s", "status"), [(0.2, 60.0, 1), (60.0, 1.0, 0)])
+def test_a_worker_that_has_crashed_ends_even_if_it_cannot_stop(
+    patience_s: float, stops_after_s: float, status: int
+) -> None:
+    command = [sys.executable, "-c", STUCK, str(patience_s), str(stops_after_s)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == status and ("no space left" in done.stderr) == (status == 1), done.stderr
