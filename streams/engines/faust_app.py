@@ -29,7 +29,7 @@ from faust.web import Request, Response, View
 from streams.contracts.clock import SystemClock
 from streams.engines.faust_agent import FlowAgent
 from streams.engines.faust_flow import Flow, flows_of
-from streams.engines.faust_parts import JournaledApp
+from streams.engines.faust_parts import JournaledApp, PassedOver
 from streams.engines.inline import ContentSink
 from streams.engines.now import Now, clock_time
 from streams.stage import AnyStage
@@ -163,6 +163,7 @@ def build_app(
     )
     agents += [FlowAgent(app, f, now, sink=sink, limit=config.limit, period_s=config.period_s) for f in flows]
     _follow_rebalances(app, agents)
+    _look_for_what_was_passed_over(app, config.session_s / 4)
     _add_views(app, agents)
     return app
 
@@ -214,6 +215,15 @@ def _follow_rebalances(app: JournaledApp, agents: Sequence[FlowAgent]) -> None:
     app.on_partitions_revoked.connect(release)
     app.on_before_shutdown.connect(release)
     app.on_rebalance_complete.connect(restore)
+
+
+def _look_for_what_was_passed_over(app: JournaledApp, period_s: float) -> None:
+    passed_over = PassedOver()
+
+    async def look() -> None:
+        await app.fetch_what_was_passed_over(passed_over)
+
+    app.timer(period_s)(look)
 
 
 def _add_views(app: JournaledApp, agents: Sequence[FlowAgent]) -> None:

@@ -19,7 +19,7 @@ from streams.contracts.clock import VirtualClock
 from streams.dedup import Dedup
 from streams.engines.faust_app import FaustConfig, build_app
 from streams.engines.faust_flow import flows_of
-from streams.engines.faust_parts import JournaledApp, _Thread
+from streams.engines.faust_parts import JournaledApp, PassedOver, _Thread
 from streams.engines.now import clock_time
 from streams.novelty import NoveltyStage
 from streams.tagging import Tagging
@@ -76,6 +76,17 @@ def test_what_a_journal_knows_is_never_sought_at_a_commit() -> None:
     assert [offset for tp, offset in broker.had if tp == EVENTS] == [78]
     assert (CHANGELOG, 5) in broker.had and told[EVENTS] == 78 and told[CHANGELOG] == 5
     assert TP("gone", 3) not in told
+
+
+def test_what_was_fetched_and_never_came_is_fetched_again_ever_more_seldom() -> None:
+    looks = PassedOver()
+    assert not looks.look({EVENTS: 5, NEW: 3}, {EVENTS: 5, NEW: 9})  # on its way
+    assert not looks.look({EVENTS: 5, NEW: 4}, {EVENTS: 7, NEW: 9})  # it moves
+    asked = [looks.look({EVENTS: 7, NEW: 4}, {EVENTS: 7, NEW: 9}) for _ in range(1, 16)]
+    assert [n for n, again in enumerate(asked, 1) if again] == [1, 3, 7, 15]
+    assert not looks.look({EVENTS: 7, NEW: 9}, {EVENTS: 7, NEW: 9})
+    assert not looks.look({EVENTS: 7, NEW: 9}, {EVENTS: 7, NEW: 12})
+    assert looks.look({EVENTS: 7, NEW: 9}, {EVENTS: 7, NEW: 12})
 
 
 def test_what_came_while_it_flows_is_not_cleared_by_resuming_again() -> None:
