@@ -19,9 +19,11 @@ from streams.engines.flink.config import FlinkConfig
 SOURCES = Path(str(sources.__file__)).parent
 ROOT = SOURCES.parents[2]
 S3 = "flink-s3-fs-native"
-REGIONS = "-XX:G1HeapRegionSize=8m"
-"""A batch is one array of a megabyte or two: in the small regions of a small heap each counts as humongous, and
-they start a collection of the old every second."""
+JVM = "-XX:+UseSerialGC -XX:NewRatio=1 -XX:TieredStopAtLevel=1"
+"""Beside the interpreter, which takes a core, the JVM only carries bytes. Its second compiler would take a fifth
+of all time for the first minute and win little; collectors that run beside the work or on several threads take
+cores that are not there; batches, arrays of a megabyte or two, several on their way, grow old in a smaller young
+generation. Who sets JAVA_TOOL_OPTIONS has those instead."""
 HINT = "run `make flink`, which makes it (some 750 MB; Java 17, Maven)"
 
 
@@ -79,9 +81,10 @@ class FlinkEnvironment:
             raise FlinkUnavailable(reason)
         return self
 
-    def variables(self, logs: Path, heap_mb: int = 1024) -> dict[str, str]:
-        """What a process of Flink finds in its environment."""
+    def variables(self, logs: Path, heap_mb: int = 1024, jvm: str = JVM) -> dict[str, str]:
+        """What a process of Flink finds in its environment. `jvm`: options of its virtual machine."""
         logs.mkdir(parents=True, exist_ok=True)
+        heap = f"-Xms{heap_mb}m -Xmx{heap_mb}m"
         return os.environ | {
             # Without it PyFlink goes by its own folders of libraries and plugins.
             "FLINK_HOME": str(self.packages / "pyflink"),
@@ -91,7 +94,7 @@ class FlinkEnvironment:
             # In thread mode the JVM hosts Python and must find our code and that of the environment.
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.packages)]),
             "PATH": os.pathsep.join([str(self.venv / "bin"), os.environ.get("PATH", "")]),
-            "JAVA_TOOL_OPTIONS": f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} -Xmx{heap_mb}m {REGIONS}".strip(),
+            "JAVA_TOOL_OPTIONS": f"{heap} {os.environ.get('JAVA_TOOL_OPTIONS') or jvm}",
             # NumPy's threads spin and take the cores from the JVM.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",

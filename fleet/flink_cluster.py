@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 import msgspec
 
-from fleet.flink import REGIONS, FlinkEnvironment, FlinkUnavailable
+from fleet.flink import JVM, FlinkEnvironment, FlinkUnavailable
 from fleet.kafka import free_port
 from streams.engines.flink.config import object_store
 
@@ -89,7 +89,7 @@ class FlinkCluster:
         logs = self.folder / f"{script.removesuffix('.sh')}-{number}"
         environment = self._environment.variables(logs)
         # Flink sizes each process itself.
-        environment["JAVA_TOOL_OPTIONS"] = REGIONS
+        environment["JAVA_TOOL_OPTIONS"] = JVM
         environment["FLINK_PID_DIR"] = str(logs)
         flink = self._environment.packages / "pyflink"
         settings = self._common(number) | settings

@@ -154,7 +154,6 @@ def flink_settings(config: FlinkConfig, restore: str | None) -> dict[str, str]:
         "restart-strategy.fixed-delay.delay": "1 s",
         # One call into Python a batch: Beam must not wait for more of them.
         "python.fn-execution.bundle.size": "1",
-        "python.fn-execution.bundle.time": "10",
         "state.backend.type": "hashmap",
     }
     if restore:

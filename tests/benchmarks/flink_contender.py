@@ -1,6 +1,5 @@
-"""The Flink engine as a contender: `flink_contender.py BOOTSTRAP PREFIX GROUP PROTOTYPES [TASK_MANAGERS]`, until
-it is ended; with so many task managers of one slot each, or in a cluster within the process. For the Flink
-environment's Python."""
+"""The Flink engine as a contender: `flink_contender.py BOOTSTRAP PREFIX GROUP PROTOTYPES [TASK_MANAGERS [SLOTS]]`,
+until it is ended. 0 task managers: a cluster within the process. For the Flink environment's Python."""
 
 from __future__ import annotations
 
@@ -39,13 +38,15 @@ def stages(names: Sequence[str], _store: Store) -> list[AnyStage]:
     return [s for s in made if s.name in names]
 
 
-def main(bootstrap: str, prefix: str, group: str, prototypes: str, task_managers: str = "0") -> None:
+def main(
+    bootstrap: str, prefix: str, group: str, prototypes: str, task_managers: str = "0", slots: str = "1"
+) -> None:
     """Until SIGTERM, also while all is only starting."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with TemporaryDirectory(prefix="flink-") as name, ExitStack() as ends:
         folder, environment, workers = Path(name), FlinkEnvironment().check(), int(task_managers)
         os.environ[PROTOTYPES] = prototypes
-        cluster = FlinkCluster(folder / "cluster", workers=workers)
+        cluster = FlinkCluster(folder / "cluster", workers=workers, slots=int(slots))
         if workers:
             ends.enter_context(cluster)
         os.environ.update(environment.variables(folder / "logs"))
@@ -59,7 +60,7 @@ def main(bootstrap: str, prefix: str, group: str, prototypes: str, task_managers
             store=str(folder / "store"),
             group=group,
             prefix=prefix,
-            parallelism=max(workers, 1),
+            parallelism=max(workers, 1) * int(slots),
             master=cluster.master if workers else "",
         )
         # Flink is of another environment, and reads its own while it is imported.

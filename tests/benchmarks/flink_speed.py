@@ -1,5 +1,6 @@
-"""The Flink engine beside PyFlink that takes events one by one, and on two task managers beside one:
-`python -m tests.benchmarks.flink_speed [EVENTS [TURNS [NAME...]]]` prints a line for each run, then the ratios.
+"""The Flink engine beside PyFlink that takes events one by one, in two slots beside one, and on two task managers
+beside one: `python -m tests.benchmarks.flink_speed [EVENTS [TURNS [NAME...]]]` prints a line for each run, then
+the ratios.
 
 Longer than what `fleet benchmark streams` plays, and told from the second half of the outputs alone: a JVM
 compiles while it runs, and both would be judged by their start. CPU time is told too, that of the whole process
@@ -30,11 +31,18 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "flink": ("flink", ()),
     "pyflink": ("pyflink", ()),
     "pyflink-rough": ("pyflink-rough", ()),
+    "flink in 2 slots": ("flink", ("0", "2")),
     "flink on 1": ("flink", ("1",)),
     "flink on 2": ("flink", ("2",)),
 }
-"""Contender, and what its script gets beside what all get: for flink the number of task managers."""
-RATIOS = (("flink", "pyflink"), ("flink", "pyflink-rough"), ("flink on 2", "flink on 1"))
+"""Contender, and what its script gets beside what all get: for flink the number of task managers and that
+of the slots of each."""
+RATIOS = (
+    ("flink", "pyflink"),
+    ("flink", "pyflink-rough"),
+    ("flink in 2 slots", "flink"),
+    ("flink on 2", "flink on 1"),
+)
 
 
 class Look(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.flink import FlinkEnvironment, FlinkUnavailable
+from fleet.flink import JVM, FlinkEnvironment, FlinkUnavailable
 from fleet.run_flink import job_config
 from fleet.streams import BadOption, RunOptions
 from streams.contracts.clock import SECOND_NS
@@ -218,3 +218,13 @@ def test_bad_words_are_named(changes: dict[str, object]) -> None:
 def test_a_missing_environment_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FlinkUnavailable, match="make flink"):
         FlinkEnvironment(tmp_path / "none", tmp_path).check()
+
+
+def test_who_sets_options_of_the_jvm_has_those_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two collectors would keep it from starting."""
+    (tmp_path / "lib/python3.11/site-packages/pyflink").mkdir(parents=True)
+    environment = FlinkEnvironment(tmp_path, tmp_path)
+    monkeypatch.delenv("JAVA_TOOL_OPTIONS", raising=False)
+    assert environment.variables(tmp_path, 512)["JAVA_TOOL_OPTIONS"] == f"-Xms512m -Xmx512m {JVM}"
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-XX:+UseParallelGC")
+    assert environment.variables(tmp_path, 512)["JAVA_TOOL_OPTIONS"] == "-Xms512m -Xmx512m -XX:+UseParallelGC"

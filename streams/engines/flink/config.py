@@ -49,8 +49,10 @@ class FlinkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     batch_ms: int = 200
     """A record waits so long for others; none longer than to the next checkpoint, before which no reader sees what
     it came to."""
-    batch_records: int = 4_000
-    batch_bytes: int = 4 << 20
+    batch_records: int = 2_000
+    batch_bytes: int = 2 << 20
+    """What a batch comes to is larger than the batch, and Flink writes what is larger than 5 MiB to a disk on its
+    way from one operator to another."""
     tick_ms: int = 1_000
     """Every so often of event time, stages step on an empty batch."""
     quiet_ms: int = 2_000

@@ -32,6 +32,8 @@ from tests.benchmarks.peers.stages import work_of
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 REQUESTS = OutputTag("requests", BYTES)
+JVM = "-XX:G1HeapRegionSize=8m"
+"""Of its own: it runs more of Java than whole batches do, and wants both compilers."""
 
 
 class PerEvent(KeyedProcessFunction):  # type: ignore[misc]  # of another environment
@@ -72,7 +74,7 @@ def main(bootstrap: str, prefix: str, group: str, prototypes: str, what: str) ->
 
 def run(bootstrap: str, prefix: str, group: str, decide: PerEvent, folder: Path) -> None:
     environment = FlinkEnvironment().check()
-    os.environ.update(environment.variables(folder / "logs"))
+    os.environ.update(environment.variables(folder / "logs", jvm=JVM))
     settings = Configuration()
     for name, value in settings_of(environment, folder).items():
         settings.set_string(name, value)

@@ -2,6 +2,7 @@ package fleetwheel.flink;
 
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
 import java.util.zip.CRC32;
 import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
 import org.apache.kafka.clients.producer.ProducerRecord;
@@ -20,7 +21,7 @@ public class WriteFrames implements KafkaRecordSerializationSchema<byte[]> {
     public ProducerRecord<byte[], byte[]> serialize(byte[] frame, KafkaSinkContext context, Long timestamp) {
         try (MessageUnpacker unpacker = MessagePack.newDefaultUnpacker(frame)) {
             unpacker.unpackArrayHeader();
-            String topic = prefix + unpacker.unpackString();
+            String topic = prefix + string(unpacker);
             byte[] key = bytes(unpacker);
             // CRC-32 of the key: librdkafka's "consistent" partitioner and streams/transport/memory.py.
             CRC32 crc = new CRC32();
@@ -31,7 +32,7 @@ public class WriteFrames implements KafkaRecordSerializationSchema<byte[]> {
             byte[][] values = new byte[headers][];
             for (int i = 0; i < headers; i++) {
                 unpacker.unpackArrayHeader();
-                names[i] = unpacker.unpackString();
+                names[i] = string(unpacker);
                 values[i] = bytes(unpacker);
             }
             byte[] value = bytes(unpacker);
@@ -44,6 +45,11 @@ public class WriteFrames implements KafkaRecordSerializationSchema<byte[]> {
         } catch (IOException error) {
             throw new UncheckedIOException(error);
         }
+    }
+
+    /** As unpackString, which makes a buffer of 16 KB for each record. */
+    private static String string(MessageUnpacker unpacker) throws IOException {
+        return new String(unpacker.readPayload(unpacker.unpackRawStringHeader()), StandardCharsets.UTF_8);
     }
 
     private static byte[] bytes(MessageUnpacker unpacker) throws IOException {
