@@ -102,7 +102,7 @@ class Plan:
     events: int = 80_000
     first: int = 8_000
     """Events on which contenders warm up before these."""
-    more_events: int = 160_000
+    more_events: int = 80_000
     more_first: int = 40_000
     """For contenders whose virtual machine warms up."""
     repeats: int = 3
