@@ -9,6 +9,7 @@ import numpy as np
 from model.rig import Rig
 from simulation import meshes
 from simulation.arrays import Bools, Floats, Images, Ints, chance
+from simulation.cast import Cast
 from simulation.dynamics import Motion
 from simulation.panda import Canvas, Stage, geometry
 from simulation.roads import PERIOD_M, Roads
@@ -41,7 +42,7 @@ class Cameras:
         self.brakes = geometry(meshes.brake_lamps())
         self.views = [_View(self, scene, Builder(scene, roads, row), row) for row, scene in enumerate(scenes)]
 
-    def render(self, motion: Motion, s: Floats, time_s: float, lines: Lines, traffic: Traffic) -> Images:
+    def render(self, motion: Motion, s: Floats, time_s: float, lines: Lines, traffic: Traffic, cast: Cast | None = None) -> Images:
         """Images [B, C, H, W, 3] of this instant, weather and sensor noise included."""
         turn = np.floor(s / PERIOD_M)
         shift = turn[:, None] * self.roads.drift
