@@ -42,7 +42,9 @@ class Cameras:
         self.brakes = geometry(meshes.brake_lamps())
         self.views = [_View(self, scene, Builder(scene, roads, row), row) for row, scene in enumerate(scenes)]
 
-    def render(self, motion: Motion, s: Floats, time_s: float, lines: Lines, traffic: Traffic, cast: Cast | None = None) -> Images:
+    def render(
+        self, motion: Motion, s: Floats, time_s: float, lines: Lines, traffic: Traffic, cast: Cast | None = None
+    ) -> Images:
         """Images [B, C, H, W, 3] of this instant, weather and sensor noise included."""
         turn = np.floor(s / PERIOD_M)
         shift = turn[:, None] * self.roads.drift

@@ -16,6 +16,7 @@ from simulation.arrays import Bools, Floats, Ints, chance
 from simulation.dynamics import FRONT_M, REAR_M
 from simulation.encounters import CAST, DOOR_M, GIVE_WAY_LINE, LOOKS, SIZE_M, Behaviour, Encounter, Role
 from simulation.layouts import PATH_POINTS, SPACING_M, shape
+from simulation.metrics import NEVER_S
 from simulation.places import HALF_WIDTH_M, Places, extents, track
 from simulation.roads import Roads
 from simulation.scenarios import Scene
@@ -25,6 +26,8 @@ COMES_ON_M = 95.0
 """A cast comes on when its place is so near."""
 ANNOUNCED_M = 50.0
 """Navigation speaks so far before a junction."""
+CONTACT_S = (0.0, 0.3, 0.6, 0.9, 1.2, 1.6, 2.0, 2.5, 3.0)
+"""Instants at which contacts are looked for."""
 ABSENT = -1
 DRIFT_FROM_M, DRIFT_OUT_M, DRIFT_MPS = 75.0, -0.5, 2.2
 """When and where to an oncoming car drifts, against the middle of the vehicle's lane, and how fast sideways."""
@@ -128,7 +131,7 @@ class Cast:
     def poses(self) -> tuple[Floats, Floats, Floats]:
         """World x, y and heading of everyone, [B, CAST]."""
         x, y, heading = self.roads.pose(self.s, self.d)
-        on = self._on_path()
+        on = self._on_path(self.p)
         own = [np.where(self.on_path, on[..., i], z) for i, z in enumerate((x, y, heading + self.turned))]
         return own[0], own[1], own[2]
 
@@ -147,6 +150,28 @@ class Cast:
             v=_with(self.v * np.cos(self.turned), np.zeros(len(d))),
             there=np.concatenate([self.visible, self.closed[:, :1] < FAR_M / 2], 1),
         )
+
+    def contacts(self, ego: Ego) -> tuple[Floats, Floats]:
+        """When the vehicle will touch whom on a path, if both go on evenly along lane and path: seconds, NEVER_S
+        where not within CONTACT_S, and the gap in m to where that is; both [B, CAST]."""
+        when, where = np.full(self.p.shape, NEVER_S), np.full(self.p.shape, FAR_M)
+        candidates = self.on_path & self.visible
+        if not candidates.any():
+            return when, where
+        for time_s in CONTACT_S[::-1]:
+            s, d, turned = self._later(time_s)
+            half_s, half_d = extents(self.size[..., 0], self.size[..., 1], turned)
+            gap = s - half_s - (ego.s + FRONT_M)[:, None]
+            overlap = np.abs(d - ego.d[:, None]) < half_d + HALF_WIDTH_M
+            reach = gap - (ego.v * time_s)[:, None]
+            touch = candidates & overlap & (reach < 0.2) & (reach > -(2 * half_s + FRONT_M + REAR_M))
+            when, where = np.where(touch, time_s, when), np.where(touch, gap, where)
+        return when, where
+
+    def _later(self, time_s: float) -> tuple[Floats, Floats, Floats]:
+        """s, d and heading against the road of who is on a path, `time_s` from now."""
+        on = self._on_path(self.p + self.v * time_s)
+        return on[..., 3], on[..., 4], on[..., 2] - self.roads.pose(on[..., 3], on[..., 4])[2]
 
     def _come_on(self, row: int, number: int, line_s: float, ego: Ego) -> None:
         scene = self.scenes[row]
@@ -226,7 +251,9 @@ class Cast:
         self._start(time_s, front, ego)
         waits = self.plays(Behaviour.WALK, Behaviour.ON_RED) & ~self.started
         accel = np.where(self._blocked(front, ego), np.minimum(accel, self._to_the_zone()), accel)
-        accel = np.where(self._faced(front, ego), np.minimum(accel, stopping(self.v, self._ahead(front) - 5.0)), accel)
+        accel = np.where(
+            self._faced(front, ego), np.minimum(accel, stopping(self.v, self._ahead(front) - 5.0)), accel
+        )
         accel = np.where(self.plays(Behaviour.CHASE, Behaviour.RUSH), self._pursue(ego), accel)
         still = waits | self.plays(Behaviour.STAND, Behaviour.DOOR)
         self.a = np.where(still, 0.0, accel)
@@ -278,7 +305,9 @@ class Cast:
         """Lateral movement of those who drift or overtake."""
         ahead = self._ahead(front)
         meets_s = ahead / np.maximum(self.v + ego.v[:, None], 0.5)
-        drifts = self.plays(Behaviour.DRIFT) & (ahead < DRIFT_FROM_M) & (meets_s > self.at)
+        drifter = self.plays(Behaviour.DRIFT)
+        self.started |= drifter & ((meets_s < self.at) | (self.v < 2.5))
+        drifts = drifter & (ahead < DRIFT_FROM_M) & ~self.started
         own = np.where(self.plays(Behaviour.RUSH), 0.0, self.out)
         behind = ego.s[:, None] - self.s
         beside = self.plays(Behaviour.RUSH) & (behind < OVERTAKE_FROM_M) & (behind > -14.0)
@@ -291,15 +320,14 @@ class Cast:
         metres = self.v * dt_s
         self.p = np.where(self.on_path, self.p + metres, 0.0)
         forth = np.where(self.plays(Behaviour.MEET, Behaviour.DRIFT), -1.0, 1.0)
-        on = self._on_path()
-        _, _, heading = self.roads.pose(on[..., 3], on[..., 4])
-        self.s = np.where(self.on_path, on[..., 3], self.s + forth * metres)
-        self.d = np.where(self.on_path, on[..., 4], self.d)
-        self.turned = np.where(self.on_path, on[..., 2] - heading, self.turned)
+        s, d, turned = self._later(0.0)
+        self.s = np.where(self.on_path, s, self.s + forth * metres)
+        self.d = np.where(self.on_path, d, self.d)
+        self.turned = np.where(self.on_path, turned, self.turned)
 
-    def _on_path(self) -> Floats:
-        """Interpolated rows of `points`, [B, CAST, 5]."""
-        place = np.clip(self.p / SPACING_M, 0.0, PATH_POINTS - 1.001)
+    def _on_path(self, p: Floats) -> Floats:
+        """Rows of `points` at places along the paths, interpolated, [B, CAST, 5]."""
+        place = np.clip(p / SPACING_M, 0.0, PATH_POINTS - 1.001)
         low = place.astype(np.int64)
         rows, columns = self._index
         before, after = self.points[rows, columns, low], self.points[rows, columns, low + 1]

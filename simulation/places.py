@@ -35,13 +35,14 @@ class Places:
         for row, own in enumerate(slots):
             self.slot[row, : len(own)] = own
             self.s[row, : len(own)] = scenes[row].line_s_m[own]
-        self._tails = [[e.tail_m for e in scene.encounters if e] for scene in scenes]
-        self._tail = np.array([max(own, default=0.0) for own in self._tails])
+        tails = [[e.tail_m for e in scene.encounters if e] for scene in scenes]
+        self.tail_m = np.array([max(own, default=0.0) for own in tails])
+        """How far beyond its line the vehicle must be for a place to be over, [B]."""
         self._row = np.arange(len(scenes))
 
     def current(self, s: Floats) -> tuple[Ints, Floats]:
         """The first place that is not yet over, [B]: its number and the s of its line, m; inf where none is."""
-        from_s = s - self._tail
+        from_s = s - self.tail_m
         turn = np.floor(from_s / PERIOD_M).astype(np.int64)
         passed = (self.s <= (from_s - turn * PERIOD_M)[:, None]).sum(1)
         number = turn * self.count + passed

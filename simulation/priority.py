@@ -28,6 +28,7 @@ TIGHT_M = 0.8
 """Nearer to a cyclist than this is too near: half of the Highway Code's 1.5 m (rule 163)."""
 BLOCKED_M = 30.0
 """An emergency vehicle so near behind is held up by who does not draw aside."""
+STEER_BACK_MPS = 0.5
 PATIENCE_S = 6.0
 """For so long an emergency vehicle may be held up."""
 RUSH_SEEN_M, DRIFT_SEEN_M = 60.0, 80.0
@@ -68,11 +69,17 @@ class Priority:
         self.cast, self.roads, self.lines = cast, roads, lines
         self.passing = np.zeros(len(cast.lane_d), bool)
         self.blocked_s = np.zeros(len(cast.lane_d))
+        self.low, self.high = cast.lane_d.copy(), cast.lane_d.copy()
+        """Least and greatest d, [B], at which the vehicle may drive."""
         wet = [scene.rain > 0 or scene.snow > 0 for scene in cast.scenes]
         self.wet = np.array(wet)
 
     def step(self, dt_s: float, ego: Ego) -> None:
-        """Begins and ends overtakings, and counts for how long an emergency vehicle is held up."""
+        """Begins and ends overtakings, counts for how long an emergency vehicle is held up, and tells where the
+        vehicle may drive: that narrows no faster than one steers back."""
+        low, high = self._band(ego)
+        self.low = np.minimum(low, self.low + STEER_BACK_MPS * dt_s)
+        self.high = np.maximum(high, self.high - STEER_BACK_MPS * dt_s)
         zone = zone_of(self.cast)
         near = _relevant(zone, ego)
         begins = near & zone.crosses & self._free(zone, ego)
@@ -101,7 +108,7 @@ class Priority:
             ramp_m=np.where(active, zone.ramp_m, 1.0),
         )
 
-    def band(self, ego: Ego) -> tuple[Floats, Floats]:
+    def _band(self, ego: Ego) -> tuple[Floats, Floats]:
         """Lateral places, least and greatest d, [B], at which the vehicle may drive here."""
         cast, zone = self.cast, zone_of(self.cast)
         out = np.where(_relevant(zone, ego), zone.out_m, 0.0)
@@ -209,10 +216,15 @@ class Priority:
         track = cast.lane_d[:, None] + self.swerve(ego).at(bodies.s, 0.0)[0]
         gap = bodies.s - bodies.half_s - (ego.s + FRONT_M)[:, None]
         inside = np.abs(bodies.d - track) < bodies.half_d + HALF_WIDTH_M + 0.1
+        inside &= ~_with_closed(cast.on_path & (cast.p < cast.zone[..., 1]))
         ahead = bodies.there & inside & (gap > -(2 * bodies.half_s + 2.0)) & (gap < 100.0)
         ahead &= ~_held_for(cast, bodies)
-        same, towards = ahead & (bodies.v > -0.5), ahead & (bodies.v <= -0.5)
-        return *_nearest(gap, bodies.v, same), *_nearest(gap, bodies.v, towards)
+        meets = _with_closed(cast.plays(Behaviour.MEET, Behaviour.DRIFT)) & (bodies.v < -0.5)
+        body_gap, body_v = _nearest(gap, np.maximum(bodies.v, 0.0), ahead & ~meets)
+        crossing = np.minimum(cast.contacts(ego)[1].min(1), FAR_M)
+        nearer = crossing < body_gap
+        body_gap, body_v = np.where(nearer, crossing, body_gap), np.where(nearer, 0.0, body_v)
+        return body_gap, body_v, *_nearest(gap, bodies.v, ahead & meets)
 
 
 def zone_of(cast: Cast) -> Zone:
@@ -245,6 +257,11 @@ def _held_for(cast: Cast, bodies: Bodies) -> Bools:
     zone = zone_of(cast)
     inside = (bodies.s > zone.from_s[:, None] - 0.5) & (bodies.s < zone.to_s[:, None] + 0.5)
     return np.asarray(inside & (bodies.v > -0.5) & (cast.passing_m > 0)[:, None])
+
+
+def _with_closed(cells: Bools) -> Bools:
+    """[B, CAST] as [B, CAST + 1], false for the closed stretch."""
+    return np.concatenate([cells, np.zeros((len(cells), 1), bool)], 1)
 
 
 def _takes_s(metres: Floats, v: Floats, cap: Floats) -> Floats:

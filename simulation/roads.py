@@ -52,14 +52,13 @@ class Roads:
     def _bend(self, row: int, bends: Floats) -> None:
         """Adds arcs to a road; their ends are eased as a steered wheel does."""
         station = np.arange(STATIONS + 1) * STATION_M
-        inside = (station[:, None] >= bends[:, 0]) & (station[:, None] < bends[:, 0] + bends[:, 1])
-        sharp = (inside * (bends[:, 2] / bends[:, 1])).sum(1)
-        window = np.ones(EASING_STATIONS) / EASING_STATIONS
-        eased = np.convolve(sharp, window, "same")
-        # The last bits of the turns' sum must not turn the road from one period to the next.
-        eased -= eased[:-1].mean()
-        self.curvature[row] += eased
-        self.heading[row] += np.concatenate([[0.0], np.cumsum((eased[1:] + eased[:-1]) / 2 * STATION_M)])
+        turned = (np.clip((station[:, None] - bends[:, 0]) / bends[:, 1], 0.0, 1.0) * bends[:, 2]).sum(1)
+        half = EASING_STATIONS // 2
+        eased = np.convolve(np.pad(turned, half), np.ones(EASING_STATIONS) / EASING_STATIONS, "valid")
+        # A road that ends its period as it began it: the last bits of the turns' sum must not add up.
+        eased[-1] = eased[0]
+        self.curvature[row] += np.gradient(eased, STATION_M)
+        self.heading[row] += eased
 
     def at(self, table: Floats, s: Floats) -> Floats:
         """A table of this class, [B, stations], interpolated at `s`, [B] or [B, K]."""

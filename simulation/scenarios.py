@@ -78,7 +78,8 @@ _RICH = replace(
     stop_probability=0.2,
     light_probability=0.2,
 )
-_JUNCTIONS = replace(_RICH, bend=0.12, parked_probability=0.1)
+# Straight: the roads that join a junction are, and some of them are the route itself.
+_JUNCTIONS = replace(_RICH, bend=0.0, parked_probability=0.1)
 SCENARIOS: dict[str, Condition] = CONDITIONS | {
     condition.name: condition
     for condition in (
@@ -242,7 +243,9 @@ def drawn(condition: Condition, seed: int) -> Scene:
         seed=seed,
         lane_width_m=lane_width_m,
         limit_mps=region.limits_mps[rng.integers(len(region.limits_mps))],
-        amplitude_rad=rng.uniform(0.3, 1.0, len(HARMONICS)) * [0.30, 0.25, 0.25, 0.22, 0.12, 0.08] * condition.bend,
+        amplitude_rad=rng.uniform(0.3, 1.0, len(HARMONICS))
+        * [0.30, 0.25, 0.25, 0.22, 0.12, 0.08]
+        * condition.bend,
         phase_rad=rng.uniform(0, 2 * np.pi, len(HARMONICS)),
         line_s_m=line_s_m,
         line_kind=_line_kinds(condition, happens, rng),
@@ -292,9 +295,7 @@ def _turns(condition: Condition, happens: Sequence[Encounter | None], side: int,
     return out
 
 
-def _line_kinds(
-    condition: Condition, happens: Sequence[Encounter | None], rng: np.random.Generator
-) -> Ints:
+def _line_kinds(condition: Condition, happens: Sequence[Encounter | None], rng: np.random.Generator) -> Ints:
     stop, light = condition.stop_probability, condition.light_probability
     kinds = rng.choice([STOP_LINE, LIGHT_LINE, NO_LINE], LINES, p=[stop, light, 1 - stop - light])
     return np.array([e.line if e else k for e, k in zip(happens, kinds, strict=True)], np.int64)

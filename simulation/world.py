@@ -13,12 +13,12 @@ from model.rig import Rig
 from simulation import expert
 from simulation.arrays import Bools, Floats, Ints, chance
 from simulation.cameras import Cameras
-from simulation.cast import Cast, Ego, nobody
+from simulation.cast import COMES_ON_M, Cast, Ego, nobody
 from simulation.dynamics import FRONT_M, REAR_M, Motion, advance, control
-from simulation.expert import Driver, ExpertPlan, Obstacles, present
 from simulation.encounters import Behaviour
+from simulation.expert import Driver, ExpertPlan, Obstacles, present
 from simulation.metrics import NEVER_S, time_to_collision
-from simulation.places import HALF_WIDTH_M
+from simulation.places import HALF_WIDTH_M, Places
 from simulation.priority import STRICT_S, Priority
 from simulation.roads import Roads
 from simulation.scenarios import LIGHT_LINE, STOP_LINE, Scene
@@ -205,7 +205,7 @@ class World:
         """The truth about every vehicle."""
         m = self.motion
         car_ttc, person_ttc = self._times_to_collision()
-        low, high = self.priority.band(self.ego()) if self.priority else (self.lane_d, self.lane_d)
+        low, high = (self.priority.low, self.priority.high) if self.priority else (self.lane_d, self.lane_d)
         nobody = np.zeros(len(self), bool)
         return Status(
             x_m=m.x.copy(),
@@ -245,6 +245,10 @@ class World:
         self.s = chance(seed, 100) * 900.0
         _, line_s, _ = self.lines.next(self.s + FRONT_M)
         self.s = np.where(line_s - self.s - FRONT_M < 30.0, line_s - FRONT_M + 1.0, self.s)
+        places = Places(self.scenes)
+        _, place_s = places.current(self.s)
+        amid = place_s - self.s < COMES_ON_M
+        self.s = np.where(amid, place_s + places.tail_m + 1.0, self.s)
         self.d = self.lane_d.copy()
         x, y, heading = self.roads.pose(self.s, self.d)
         wish = np.minimum(self.limit, self.roads.at(self.roads.speed_cap, self.s))
@@ -307,12 +311,15 @@ class World:
         bodies, v = cast.bodies(), self.motion.speed[:, None]
         gap = bodies.s - bodies.half_s - self.front_s[:, None]
         beside = np.abs(bodies.d - self.d[:, None]) < bodies.half_d + HALF_WIDTH_M
-        # Who comes from behind and touches does so by himself.
+        # Who comes from behind and touches does so by himself; nobody drives into anyone by standing.
         mine = bodies.there & beside & (gap > -(2 * bodies.half_s + FRONT_M + REAR_M) + 0.3)
+        mine[:, :-1] &= ~cast.on_path
         mine &= (v > 0.5) | (bodies.v > -0.5)
-        walks = np.concatenate([cast.plays(Behaviour.WALK), np.zeros((len(self), 1), bool)], 1)
-        seconds = np.where(mine, time_to_collision(gap - 0.2, v, bodies.v), NEVER_S)
-        return np.where(walks, NEVER_S, seconds).min(1), np.where(walks & (v > 1.0), seconds, NEVER_S).min(1)
+        body = np.where(mine, time_to_collision(gap - 0.2, v, bodies.v), NEVER_S).min(1)
+        crossing = np.where(v > 0.5, cast.contacts(self.ego())[0], NEVER_S)
+        walks = cast.plays(Behaviour.WALK)
+        driven = np.where(walks, NEVER_S, crossing).min(1)
+        return np.minimum(body, driven), np.where(walks, crossing, NEVER_S).min(1)
 
     def _tags(self) -> dict[str, Bools]:
         t, front = self.traffic, self.front_s
