@@ -19,6 +19,8 @@ TURN_RADIUS_M, TURN_FROM_M = 9.0, 3.0
 RING_RADIUS_M, ENTRY_RADIUS_M, RING_FROM_M = 13.0, 14.0, -3.5
 """Middle of a roundabout's lane; of its entries, on their centre line; where they begin."""
 CROSS_MIDDLE_M = 5.5
+STRAIGHT_M: dict[Layout, float] = {"straight": 0.0, "cross": 0.0, "turn": 0.0, "ring": 7.0}
+"""So far before its line the approach still runs straight at the place: a roundabout's bends early."""
 ARM_M = 75.0
 """How far a joining road reaches."""
 CROSSING_M = 3.5

@@ -9,14 +9,14 @@ import numpy as np
 
 from simulation.arrays import Floats, Ints, wrap
 from simulation.dynamics import REAR_M
-from simulation.encounters import SIZE_M, Encounter, Role
-from simulation.layouts import PATH_POINTS, SPACING_M, mirrored, path, placed
+from simulation.encounters import SIZE_M, Encounter, Layout, Role
+from simulation.layouts import PATH_POINTS, SPACING_M, STRAIGHT_M, mirrored, path, placed
 from simulation.roads import PERIOD_M, Roads
 from simulation.scenarios import LINES, Scene
 
 HALF_WIDTH_M = 0.95
 """Of the vehicle itself."""
-MARGIN_M = 0.35
+MARGIN_M, PERSON_MARGIN_M = 0.35, 1.0
 """Who comes this near to the vehicle's track is in its way."""
 WINDOW_M = (-110.0, 140.0)
 """The stretch of road, from a place's line, that its paths may meet."""
@@ -78,8 +78,7 @@ class Track:
 def track(scene: Scene, roads: Roads, row: int, encounter: Encounter, role: Role, line_s: float) -> Track:
     """The path of a role at the place whose line is at `line_s` on road `row`."""
     local = mirrored(path(role.path, encounter.layout, scene.lane_width_m), scene.region.side)
-    x, y, heading = _pose(roads, row, np.array([line_s]))
-    line = placed(local, x[0], y[0], heading[0])
+    line = placed(local, *origin(roads, row, line_s, encounter.layout))
     station = line_s + np.arange(*WINDOW_M, 0.5)
     road = np.stack(_pose(roads, row, station), 1)
     away = ((line[:, None, :2] - road[None, :, :2]) ** 2).sum(-1)
@@ -92,11 +91,19 @@ def track(scene: Scene, roads: Roads, row: int, encounter: Encounter, role: Role
     return _conflict(points, wrap(line[:, 2] - foot[:, 2]), scene.lane_d_m, line_s, role)
 
 
+def origin(roads: Roads, row: int, line_s: float, layout: Layout) -> tuple[float, float, float]:
+    """World x, y and heading of a place's local coordinates."""
+    before = STRAIGHT_M[layout]
+    x, y, heading = (float(z[0]) for z in _pose(roads, row, np.array([line_s - before])))
+    return x + before * np.cos(heading), y + before * np.sin(heading), heading
+
+
 def _conflict(points: Floats, turned: Floats, lane_d: float, line_s: float, role: Role) -> Track:
     length, width = SIZE_M[role.look]
     half_s, half_d = extents(length, width, turned)
     s, d = points[:, 3], points[:, 4]
-    inside = (np.abs(d - lane_d) < HALF_WIDTH_M + half_d + MARGIN_M) & (s > line_s - 1.0) & (s < line_s + 60.0)
+    margin = PERSON_MARGIN_M if role.look == "person" else MARGIN_M
+    inside = (np.abs(d - lane_d) < HALF_WIDTH_M + half_d + margin) & (s > line_s - 1.0) & (s < line_s + 60.0)
     if not inside.any():
         return Track(points, np.inf, np.inf, np.inf, np.inf)
     first = int(inside.argmax())
@@ -105,7 +112,7 @@ def _conflict(points: Floats, turned: Floats, lane_d: float, line_s: float, role
     last = min(last, first + round((MERGED_M + length) / SPACING_M))
     stretch = slice(first, last + 1)
     from_s, to_s = (s - half_s)[stretch].min(), (s + half_s)[stretch].max() + REAR_M
-    return Track(points, first * SPACING_M, last * SPACING_M, float(from_s), float(to_s))
+    return Track(points, first * SPACING_M, (last + 1) * SPACING_M, float(from_s), float(to_s))
 
 
 def extents(length: Floats | float, width: Floats | float, turned: Floats) -> tuple[Floats, Floats]:

@@ -149,12 +149,14 @@ class Priority:
         mine = cast.on_path & cast.must_give_way[:, None] & (cast.plays(Behaviour.CROSS) | walks)
         mine &= np.isfinite(enters) & (cast.p < leaves)
         pace = np.maximum(np.where(walks, cast.wish, cast.v), 0.5)
-        waits = walks & ~cast.started
+        waits = walks & ~cast.started & (spare_s > 0)
+        mine &= ~walks | waits | cast.started
         far = np.where(mine, np.minimum(from_s, FAR_M) - front[:, None], FAR_M)
         out = np.where(mine, np.minimum(to_s, FAR_M) + FRONT_M - front[:, None], FAR_M)
         cap = self.roads.at(self.roads.speed_cap, np.where(mine, np.minimum(from_s, FAR_M), 0.0))
         mine_in, mine_out = _takes_s(far, v, cap), _takes_s(out, v, cap)
-        theirs_in = np.where(waits, 0.0, (enters - cast.p) / pace)
+        # Nobody slips past before people who are on their way.
+        theirs_in = np.where(walks & (spare_s > 0), 0.0, (enters - cast.p) / pace)
         theirs_out = np.where(waits, FAR_M, (np.where(mine, leaves, 0.0) - cast.p) / pace)
         overlap = (mine_in - spare_s < theirs_out) & (mine_out + spare_s > theirs_in)
         return np.asarray((mine & overlap).any(1))
