@@ -47,6 +47,11 @@ class Region:
     crossing: Literal["diamond", "square", "beacon"] = "square"
     """What stands at a zebra crossing: a yellow diamond, a blue square, or a pole with an amber globe."""
 
+    @property
+    def unit(self) -> Literal["mph", "km/h"]:
+        """Of the numbers on its speed limit signs."""
+        return "mph" if "mph" in self.name or self.name in ("us", "uk", "held_signs") else "km/h"
+
 
 REGIONS: dict[str, Region] = {
     region.name: region

@@ -130,6 +130,10 @@ class Roadside:
     shade: Floats
     """[N, 3], 0..1."""
 
+    def take(self, rows: Bools) -> Roadside:
+        """Some of the objects."""
+        return Roadside(self.kind[rows], self.s_m[rows], self.d_m[rows], self.size[rows], self.shade[rows])
+
 
 HOUSE, TREE, PARKED, POST, LIMIT_SIGN, BOARD = range(6)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulation import junctions, props
 from simulation.arrays import Floats, Ints
+from simulation.encounters import GIVE_WAY_LINE
 from simulation.meshes import (
     ASPHALT,
     CODES,
@@ -74,7 +76,12 @@ class Builder:
     def pieces(self) -> list[Mesh]:
         """PIECES meshes, in order along the road, lit by the scene's sun."""
         ground = self._ground()
-        things = join([self._roadside(), self._signs(), self._lights()])
+        places = range(len(self.scene.encounters))
+        built = [mesh for slot in places for mesh in junctions.things(self, slot)]
+        things = join([self._roadside(), self._signs(), self._lights(), *built])
+        for slot in places:
+            piece = int(self.scene.line_s_m[slot] / PIECE_M)
+            ground[piece] = join([ground[piece], *junctions.ground(self, slot)])
         place = (things.colour[:, 3] - 2) / CODES * PIECES
         cut = [join([ground[i], things.take((place >= i) & (place < i + 1))]) for i in range(PIECES)]
         return [Mesh(mesh.corners, self._lit(mesh.colour), mesh.tile) for mesh in cut]
@@ -91,17 +98,29 @@ class Builder:
         pieces = []
         for piece in range(PIECES):
             s = self._stations(piece)
-            at = self.frames(np.repeat(s, len(edges)), np.tile(edges, len(s)))
+            at = self.frames(np.repeat(s, len(edges)), self._unfolded(s, edges).reshape(-1))
             shape = (len(s), len(edges))
             rgb, tile = self._paint((s[1:] + s[:-1]) / 2, scene)
             pieces.append(grid(at.x.reshape(shape), at.y.reshape(shape), rgb, tile))
         return pieces
 
+    def _unfolded(self, s: Floats, edges: Floats) -> Floats:
+        """The strips' edges at stations `s`, [S, K]: on the inside of a sharp bend none reaches beyond its middle."""
+        across = np.tile(edges, (len(s), 1))
+        if not len(self.scene.bends):
+            return across
+        station = np.arange(self.roads.x.shape[1]) / (self.roads.x.shape[1] - 1) * PERIOD_M
+        curvature = np.interp(np.mod(s, PERIOD_M), station, self.roads.curvature[self.row])
+        most = 0.8 / np.maximum(np.abs(curvature), 1e-3)[:, None]
+        inside = across * np.sign(curvature)[:, None] > most
+        return np.where(inside, np.sign(across) * most, across)
+
     def _stations(self, piece: int) -> Floats:
         start, end = piece * PIECE_M, (piece + 1) * PIECE_M
         lines = self.scene.line_s_m[self.scene.line_kind != NO_LINE]
         marks = (lines[:, None] + [0.0, BAR_M, *CROSSING_M]).reshape(-1)
-        marks = np.concatenate([np.arange(start, end + 0.1, STATION_M), marks])
+        bends = [np.arange(s - 3.0, s + length + 3.0, 1.5) for s, length, _ in self.scene.bends]
+        marks = np.concatenate([np.arange(start, end + 0.1, STATION_M), marks, *bends])
         return np.unique(marks[(marks >= start) & (marks <= end)])
 
     def _paint(self, s: Floats, scene: Scene) -> tuple[Floats, Ints]:
@@ -117,7 +136,8 @@ class Builder:
         lines = scene.line_s_m[scene.line_kind != NO_LINE]
         after = s[:, None] - lines
         rgb[((after > 0) & (after < BAR_M)).any(1), lane] = 235
-        crossing = ((after > CROSSING_M[0]) & (after < CROSSING_M[1])).any(1)
+        crossed = scene.line_kind[scene.line_kind != NO_LINE] != GIVE_WAY_LINE
+        crossing = ((after > CROSSING_M[0]) & (after < CROSSING_M[1]) & crossed).any(1)
         rgb[crossing] = ASPHALT_RGB
         tile[crossing] = ASPHALT
         return rgb, tile.astype(np.int64)
@@ -125,6 +145,9 @@ class Builder:
     def _roadside(self) -> Mesh:
         side = self.scene.roadside
         at = self.frames(side.s_m, side.d_m)
+        if any(encounter and encounter.layout != "straight" for encounter in self.scene.encounters):
+            clear = junctions.clear_of_roads(self, at, side.kind, side.d_m)
+            side, at = side.take(clear), at.take(clear)
         makers = {HOUSE: _houses, TREE: _trees, PARKED: _parked, POST: _posts, BOARD: _boards}
         meshes = [
             maker(at.take(side.kind == kind), side.size[side.kind == kind], side.shade[side.kind == kind])
@@ -134,7 +157,7 @@ class Builder:
 
     def _limit_signs(self, at: Frames) -> Mesh:
         pole = boxes(at, [0, 0, 0], [0.1, 0.1, 2.3], (120, 120, 120))
-        if "mph" in self.scene.region.name:
+        if self.scene.region.unit == "mph":
             plate = plates(at, [-0.06, 0, 2.5], rectangle(0.75, 0.95), (235, 235, 235))
             return join([pole, plate, plates(at, [-0.09, 0, 2.4], rectangle(0.4, 0.35), (40, 40, 40))])
         ring = plates(at, [-0.06, 0, 2.5], polygon(8, 0.48), (205, 30, 35))
@@ -148,6 +171,11 @@ class Builder:
 
     def _signs(self) -> Mesh:
         at, y = self._at_lines(STOP_LINE), -self.scene.region.side * (self.scene.lane_width_m / 2 + 1.0)
+        if self.scene.region.stop_sign in ("wedge", "disc", "paddle"):
+            beside = at.place(np.broadcast_to([1.0, y, 0.0], (len(at.x), 1, 3)))[:, 0]
+            return props.stop_sign(
+                Frames(beside[:, 0], beside[:, 1], at.heading, at.code), self.scene.region.stop_sign
+            )
         pole = boxes(at, [1.1, y, 0], [0.12, 0.12, 2.6], (150, 150, 150))
         if self.scene.region.stop_sign == "octagon":
             rim = plates(at, [0.98, y, 2.5], polygon(8, 0.80, np.pi / 8), (240, 240, 240))
