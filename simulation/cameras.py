@@ -13,6 +13,7 @@ from simulation.arrays import Bools, Floats, Images, Ints, chance
 from simulation.cast import Cast
 from simulation.dynamics import Motion
 from simulation.encounters import CAST, LOOKS
+from simulation.faults import Lenses, mounted, swing
 from simulation.panda import Canvas, Stage, geometry
 from simulation.roads import PERIOD_M, Roads
 from simulation.scenarios import LIGHT_LINE, Scene
@@ -42,6 +43,7 @@ class Cameras:
         self.rig, self.roads = rig, roads
         self.canvas = Canvas(len(scenes) * len(rig.cameras), first.width_px, first.height_px)
         self.weather = Weather(scenes, rig)
+        self.lenses = Lenses([scene.fault for scene in scenes], [scene.seed for scene in scenes], rig)
         self._cars = [geometry(meshes.car(rgb)) for rgb in CAR_RGB]
         self._people = [geometry(meshes.person(rgb)) for rgb in COAT_RGB]
         self.brakes = geometry(meshes.brake_lamps())
@@ -57,6 +59,7 @@ class Cameras:
         heading_deg = np.degrees(motion.heading)
         for row, view in enumerate(self.views):
             view.stand(motion.x[row] - shift[row, 0], motion.y[row] - shift[row, 1], heading_deg[row])
+            view.shake(time_s)
         self._show_cars(s, shift, traffic)
         self._show_people(s, shift, traffic)
         self._show_lamps(s, shift, time_s, lines, traffic)
@@ -64,7 +67,7 @@ class Cameras:
             self._show_cast(motion, shift, time_s, cast)
         pictures = self.canvas.draw()
         shape = (len(self.views), len(self.rig.cameras), *pictures.shape[1:])
-        return self.weather.apply(pictures.reshape(shape), s, time_s)
+        return self.lenses.spoil(self.weather.apply(pictures.reshape(shape), s, time_s))
 
     def close(self) -> None:
         """Gives the buffer back."""
@@ -160,7 +163,7 @@ class _View:
     """What one vehicle has around it."""
 
     def __init__(self, cameras: Cameras, scene: Scene, builder: Builder, row: int) -> None:
-        self.coded = scene.fog_per_m > 0 or scene.darkness > 0
+        self.coded = max(scene.fog_per_m, scene.darkness, scene.rain, scene.snow) > 0
         stage = Stage()
         self._furnish(stage, builder, cameras.roads.drift[row])
         self.plane = stage.thing(geometry(ground_plane(scene)))
@@ -171,13 +174,27 @@ class _View:
         self.lamp = stage.thing()
         self.lamps = [geometry(meshes.lamps(colour, builder.kerb_y_m)) for colour in range(4)]
         self.vehicle = stage.vehicle()
-        for index, camera in enumerate(cameras.rig.cameras, row * len(cameras.rig.cameras)):
-            cameras.canvas.add_view(index, self.vehicle, camera, scene.sky_rgb)
+        self.scene = scene
+        first = row * len(cameras.rig.cameras)
+        self.mounts = [
+            cameras.canvas.add_view(
+                first + i, self.vehicle, mounted(camera, scene.fault, scene.seed, i), scene.sky_rgb
+            )
+            for i, camera in enumerate(cameras.rig.cameras)
+        ]
 
     def stand(self, x: float, y: float, heading_deg: float) -> None:
         """Puts the vehicle, and the far ground under it."""
         self.vehicle.pose(x, y, heading_deg)
         self.plane.pose(x, y, 0.0)
+
+    def shake(self, time_s: float) -> None:
+        """Swings cameras that are loose."""
+        fault = self.scene.fault
+        if fault.shake_rad:
+            swings = swing(fault, self.scene.seed, round(time_s * 10), len(self.mounts))
+            for mount, (yaw, pitch) in zip(self.mounts, swings, strict=True):
+                mount.swing(float(yaw), float(pitch))
 
     def alpha(self, code: float) -> float:
         """The alpha of what stands at a place code: only fog and night need to know."""

@@ -1,7 +1,7 @@
 """Who takes part in an encounter: road users on lanes and paths around B vehicles, moved together.
 
-Each vehicle has one cast at a time, that of the next place on its road (encounters.py); it comes on when the place is
-near, and leaves when the place is over.
+Each vehicle has one cast at a time, that of the next place on its road (encounters.py); it comes on when the place
+is near, and leaves when the place is over.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Cast:
 
     def plays(self, *behaviours: Behaviour) -> Bools:
         """Who behaves so, [B, CAST]."""
-        return np.isin(self.behaviour, behaviours)
+        return np.asarray(np.isin(self.behaviour, behaviours))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """ONE table: what may happen at a place of the road, who takes part, and how they behave.
 
-An encounter is a layout of roads, a line with or without right of way, perhaps a closed stretch of lane, and a cast:
-road users on lanes or on paths, each with one of few behaviours. Nothing else tells the scenarios apart.
+An encounter is a layout of roads, a line with or without right of way, perhaps a closed stretch of lane, and a
+cast: road users on lanes or on paths, each with one of few behaviours. Nothing else tells the scenarios apart.
 
 Lateral places are counted outwards: from the middle of the vehicle's lane towards its kerb.
 """

@@ -123,7 +123,7 @@ def _path(roads: Roads, driver: Driver, travelled: Floats, swerve: Swerve | None
     track = driver.lane_d[:, None]
     if swerve:
         now, leaning = swerve.at(driver.s[:, None], 0.0)
-        time_s = PLAN_STEP_S * np.arange(1, PLAN_POINTS + 1)
+        time_s = PLAN_STEP_S * np.arange(1, PLAN_POINTS + 1, dtype=float)
         offset, slope = offset - now, slope - leaning
         track = track + swerve.at(driver.s[:, None] + travelled, time_s)[0]
     slope = slope * length

@@ -35,7 +35,7 @@ LIMIT_HEADWAY_S = 1.3
 
 @dataclass(frozen=True, slots=True)
 class Hazards:
-    """What of a cast may bind the speed of B vehicles, [B]; gaps in m from the front bumper, FAR_M where absent."""
+    """What of a cast may bind the speed of B vehicles, [B]; gaps in m from the bumper, FAR_M where absent."""
 
     give_way_gap: Floats
     crossing_gap: Floats

@@ -16,10 +16,14 @@ from simulation.meshes import ASPHALT, GRASS, GROUND, PLAIN, Frames, Mesh, boxes
 from simulation.regions import Rgb
 from simulation.scenarios import HOUSE, TREE, Scene
 
-ASPHALT_RGB, SHOULDER_RGB, WALK_RGB, GRASS_RGB = (92, 92, 96), (104, 102, 100), (158, 154, 146), (86, 118, 58)
+ASPHALT_RGB: Rgb = (92, 92, 96)
+SHOULDER_RGB: Rgb = (104, 102, 100)
+WALK_RGB: Rgb = (158, 154, 146)
+GRASS_RGB: Rgb = (86, 118, 58)
 ARM_Z, PLATE_Z, ISLAND_Z, MARK_Z = 0.03, 0.05, 0.14, 0.02
-"""Flat things lie so far over each other, m: the nearer the surface, the less of a depth buffer's steps that is."""
+"""Flat things lie so far over the road and over each other, m: enough for a depth buffer to tell them apart."""
 KERB_M, WALK_M = 2.6, 4.2
+"""Beyond a lane's outer edge: end of the shoulder, and of the sidewalk."""
 ISLAND_GAP_M = 0.3
 ROOM_M = {HOUSE: 8.0, TREE: 3.5}
 """How far from the edge of a road things of a kind stand; others 1.4 m."""
@@ -137,7 +141,7 @@ def _plate(at: Frames, x: float, lane_m: float) -> Mesh:
         [[-h, w], [h, w], [w, h], [-w, h]],
         [[-w, -h], [w, -h], [h, -w], [-h, -w]],
     ])  # fmt: skip
-    return join([flat(at, quad + [x, 0], PLATE_Z, ASPHALT_RGB, ASPHALT) for quad in local])
+    return join([flat(at, quad + np.array([x, 0.0]), PLATE_Z, ASPHALT_RGB, ASPHALT) for quad in local])
 
 
 def disc(at: Frames, x: float, radius_m: float, z: float, rgb: ArrayLike, tile: int) -> Mesh:

@@ -19,7 +19,7 @@ from simulation.roads import Roads
 from simulation.traffic import FAR_M, Lines
 
 CAREFUL_S, STRICT_S = 1.0, -0.2
-"""Time to spare between oneself and who has right of way: what the expert leaves, and what the safety driver asks."""
+"""Time to spare between oneself and who has right of way: what the expert leaves, and the safety driver asks."""
 BRAKES_MPS2 = 3.0
 """Who cannot stop with this any more goes on."""
 PASSING_FROM_M = 30.0

@@ -37,7 +37,9 @@ def ambulance(lit: int) -> Mesh:
         for side, y in enumerate((-0.55, 0.55))
     ]
     flash = [
-        plates(_facing(turn), [-2.84, y, 1.0], rectangle(0.5, 0.3), (70, 110, 255) if side == lit else (30, 34, 110))
+        plates(
+            _facing(turn), [-2.84, y, 1.0], rectangle(0.5, 0.3), (70, 110, 255) if side == lit else (30, 34, 110)
+        )
         for turn in (0.0, np.pi)
         for side, y in enumerate((-0.6, 0.6))
     ]
@@ -145,8 +147,8 @@ def crossing_sign(at: Frames, region: Region) -> Mesh:
 
 
 def stop_sign(at: Frames, shape: str) -> Mesh:
-    """Stop signs beside those of the first loop: Japan's red wedge, the Vienna Convention's B,2b disc, and the small
-    disc that someone holds out."""
+    """Stop signs beside those of the first loop: Japan's red wedge, the Vienna Convention's B,2b disc, and the
+    small disc that someone holds out."""
     if shape == "wedge":
         rim = plates(at, [-0.02, 0, 2.6], polygon(3, 0.95, _TIP_DOWN), WHITE)
         face = plates(at, [-0.06, 0, 2.6], polygon(3, 0.84, _TIP_DOWN), RED)

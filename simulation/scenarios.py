@@ -11,6 +11,7 @@ import numpy as np
 
 from simulation.arrays import Bools, Floats, Ints, chance
 from simulation.encounters import ENCOUNTERS, LIGHT_LINE, NO_LINE, STOP_LINE, Encounter
+from simulation.faults import FAULTS, SOUND, Fault
 from simulation.layouts import shape
 from simulation.regions import REGIONS, Phases, Region
 from simulation.roads import HARMONICS, PERIOD_M
@@ -19,6 +20,10 @@ Split = Literal["train", "fleet", "heldout"]
 LINES = 6
 """Places per road period where a stop line may be."""
 __all__ = ["LIGHT_LINE", "NO_LINE", "STOP_LINE"]
+
+
+class UnknownName(ValueError):
+    """A scenario, region, weather, time of day or fault that no table has: says which it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class Condition:
     """0 is dry, 1 a cloudburst."""
     snow: tuple[float, float] = (0.0, 0.0)
     """0 is none, 1 falls thickly and lies."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with the cameras, names of FAULTS, drawn evenly."""
     encounters: tuple[str, ...] = ()
     """What happens at its places, names of ENCOUNTERS, drawn evenly."""
     always_turns: bool = False
@@ -98,16 +105,21 @@ SCENARIOS: dict[str, Condition] = CONDITIONS | {
         replace(_JUNCTIONS, name="town_route", encounters=("turn", "turn", "red_light", "roundabout", "zebra")),
         replace(_RICH, name="rain", rain=(0.5, 1.0), oncoming=2, lead_probability=0.6),
         replace(_RICH, name="snow", snow=(0.4, 1.0), oncoming=2, lead_probability=0.6),
+        *(
+            replace(_BASE, name=fault, faults=(fault,)) for fault in FAULTS
+        ),
         replace(_RICH, name="dusk", darkness=(0.5, 0.7), oncoming=2, lead_probability=0.6),
     )
 }  # fmt: skip
 """Every scenario. The first loop's wheel turns on CONDITIONS alone; its measured figures rest on them."""
-WEATHERS: dict[str, dict[str, tuple[float, float]]] = {
-    "clear": {},
-    "rain": {"rain": (0.5, 1.0)},
-    "fog": {"fog_per_m": (0.03, 0.06)},
-    "snow": {"snow": (0.4, 1.0)},
+_NONE = (0.0, 0.0)
+WEATHERS: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
+    "clear": (_NONE, _NONE, _NONE),
+    "rain": ((0.5, 1.0), _NONE, _NONE),
+    "fog": (_NONE, (0.03, 0.06), _NONE),
+    "snow": (_NONE, _NONE, (0.4, 1.0)),
 }
+"""Ranges of rain, fog per m and snow."""
 TIMES_OF_DAY: dict[str, tuple[float, float]] = {"day": (0.0, 0.0), "dusk": (0.5, 0.7), "night": (0.88, 0.96)}
 """Ranges of darkness."""
 UNSEEN: tuple[str, ...] = tuple(name for name in CONDITIONS if name != BASE)
@@ -164,6 +176,8 @@ class Scene:
     snow: float
     encounters: tuple[Encounter | None, ...]
     """What happens at each of the LINES places."""
+    fault: Fault
+    """What is wrong with the cameras."""
     turn_rad: Floats
     """[LINES], by how much the route turns there, to the left positive."""
 
@@ -194,7 +208,7 @@ def scenes(mix: Mapping[str, float], count: int, seed: int, split: Split) -> lis
     """`count` scenes with conditions in the proportions of `mix`, largest remainders first.
 
     Deterministic; scenes of different splits never share a seed's hash, so none is both learned from and
-    examined. Raises ValueError for an unknown condition, naming those that exist.
+    examined. Raises UnknownName for an unknown scenario, ValueError for weights that make no mixture.
     """
     names = [name for name, number in zip(mix, _shares(mix, count), strict=True) for _ in range(number)]
     order = np.random.default_rng(scene_seed(split, seed, -1)).permutation(len(names))
@@ -208,27 +222,30 @@ def scene_seed(split: Split, seed: int, index: int) -> int:
 
 
 def scene(name: str, seed: int) -> Scene:
-    """The scene of a scenario's name and a seed. Raises ValueError for an unknown name."""
+    """The scene of a scenario's name and a seed. Raises UnknownName."""
     return drawn(condition(name), seed)
 
 
-def condition(name: str, region: str = "", weather: str = "", time_of_day: str = "") -> Condition:
-    """A row of SCENARIOS, elsewhere or in other weather if these are given. Raises ValueError for an unknown name
-    of any, saying which are known."""
+def condition(name: str, region: str = "", weather: str = "", time_of_day: str = "", fault: str = "") -> Condition:
+    """A row of SCENARIOS, elsewhere, in other weather or through other cameras if these are given. Raises
+    UnknownName for an unknown name of any."""
     for what, key, known in (
         ("scenario", name, SCENARIOS),
         ("region", region, REGIONS),
         ("weather", weather, WEATHERS),
         ("time of day", time_of_day, TIMES_OF_DAY),
+        ("camera fault", fault, FAULTS),
     ):
         if key not in known and (key or what == "scenario"):
-            raise ValueError(f"unknown {what} {key!r}; known: {', '.join(known)}")
+            raise UnknownName(f"unknown {what} {key!r}; known: {', '.join(known)}")
     found = SCENARIOS[name]
     if region:
         found = replace(found, regions=(region,))
     if weather:
-        found = replace(found, rain=(0.0, 0.0), snow=(0.0, 0.0), fog_per_m=(0.0, 0.0))
-        found = replace(found, **WEATHERS[weather])
+        rain, fog, snow = WEATHERS[weather]
+        found = replace(found, rain=rain, fog_per_m=fog, snow=snow)
+    if fault:
+        found = replace(found, faults=(fault,))
     return replace(found, darkness=TIMES_OF_DAY[time_of_day]) if time_of_day else found
 
 
@@ -239,7 +256,8 @@ def drawn(condition: Condition, seed: int) -> Scene:
     lane_width_m = rng.uniform(3.3, 3.8)
     line_s_m = (np.arange(LINES) + rng.uniform(*condition.line_place, LINES)) * PERIOD_M / LINES
     happens = _encounters(condition, seed)
-    grey = rng.uniform(0, 1)
+    falls = max(condition.rain[1], condition.snow[1]) > 0
+    grey = max(rng.uniform(0, 1), float(falls))
     sky = np.array([0.50, 0.68, 0.92]) * (1 - grey) + np.array([0.74, 0.76, 0.78]) * grey
     return Scene(
         condition=condition,
@@ -261,6 +279,7 @@ def drawn(condition: Condition, seed: int) -> Scene:
         rain=rng.uniform(*condition.rain),
         snow=rng.uniform(*condition.snow),
         encounters=happens,
+        fault=_fault(condition.faults, seed),
         turn_rad=_turns(condition, happens, region.side, seed),
     )
 
@@ -274,6 +293,10 @@ def _shares(mix: Mapping[str, float], count: int) -> list[int]:
     for i in np.argsort(whole - exact, kind="stable")[: count - whole.sum()]:
         whole[i] += 1
     return [int(number) for number in whole]
+
+
+def _fault(names: Sequence[str], seed: int) -> Fault:
+    return FAULTS[names[int(chance(seed, 303) * len(names))]] if names else SOUND
 
 
 def _encounters(condition: Condition, seed: int) -> tuple[Encounter | None, ...]:

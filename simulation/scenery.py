@@ -7,6 +7,7 @@ import numpy as np
 from simulation import junctions, props
 from simulation.arrays import Floats, Ints
 from simulation.encounters import GIVE_WAY_LINE
+from simulation.junctions import ASPHALT_RGB, GRASS_RGB, KERB_M, SHOULDER_RGB, WALK_M, WALK_RGB
 from simulation.meshes import (
     ASPHALT,
     CODES,
@@ -26,6 +27,7 @@ from simulation.meshes import (
     polygon,
     rectangle,
 )
+from simulation.regions import Rgb
 from simulation.roads import PERIOD_M, Roads
 from simulation.scenarios import (
     BOARD,
@@ -43,13 +45,20 @@ from simulation.scenarios import (
 PIECES = 24
 PIECE_M = PERIOD_M / PIECES
 STATION_M = 4.0
-KERB_M, WALK_M, VERGE_M = 2.6, 4.2, 18.0
-"""Beyond the lane's outer edge: end of the shoulder, of the sidewalk, of the mown verge."""
+VERGE_M = 18.0
+"""Beyond the lane's outer edge: end of the mown verge."""
 CROSSING_M = (2.0, 9.0)
 """Extent of the crossing road beyond a line."""
-ASPHALT_RGB, SHOULDER_RGB, WALK_RGB, GRASS_RGB = (92, 92, 96), (104, 102, 100), (158, 154, 146), (86, 118, 58)
 BAR_M = 0.8
 """Depth of the bar at which to stop."""
+
+
+def snowy(rgb: Rgb, snow: float) -> Rgb:
+    """Ground under so much snow."""
+    if not snow:
+        return rgb
+    red, green, blue = (int(c + (232 - c) * min(0.35 + snow, 0.95)) for c in rgb)
+    return red, green, blue
 
 
 def place_code(s: Floats) -> Floats:
@@ -105,7 +114,7 @@ class Builder:
         return pieces
 
     def _unfolded(self, s: Floats, edges: Floats) -> Floats:
-        """The strips' edges at stations `s`, [S, K]: on the inside of a sharp bend none reaches beyond its middle."""
+        """The strips' edges at stations `s`, [S, K]: on the inside of a bend none reaches beyond its middle."""
         across = np.tile(edges, (len(s), 1))
         if not len(self.scene.bends):
             return across
@@ -126,7 +135,8 @@ class Builder:
     def _paint(self, s: Floats, scene: Scene) -> tuple[Floats, Ints]:
         """Colours [S, 12, 3] and tiles [S, 12] of the strips at mid-stations `s`, from right to left."""
         region = scene.region
-        right = [GRASS_RGB, WALK_RGB, SHOULDER_RGB, region.edge_line, ASPHALT_RGB, region.centre_line]
+        grass, walk, shoulder = (snowy(rgb, scene.snow) for rgb in (GRASS_RGB, WALK_RGB, SHOULDER_RGB))
+        right = [grass, walk, shoulder, region.edge_line, ASPHALT_RGB, region.centre_line]
         rgb = np.tile(np.array([*right, *right[::-1]], float), (len(s), 1, 1))
         tiles = [GRASS, PLAIN, ASPHALT, PLAIN, ASPHALT, PLAIN]
         tile = np.tile(np.array([*tiles, *tiles[::-1]]), (len(s), 1))
@@ -237,5 +247,5 @@ def _boards(at: Frames, size: Floats, shade: Floats) -> Mesh:
 def ground_plane(scene: Scene) -> Mesh:
     """What lies beyond the verges, 800 m square around the origin, a little lower."""
     corners = np.array([[[-400, -400, -0.5], [400, -400, -0.5], [400, 400, -0.5], [-400, 400, -0.5]]], float)
-    rgb = np.minimum(np.array(GRASS_RGB) * 0.8 * scene.sunlight, 245)
+    rgb = np.minimum(np.array(snowy(GRASS_RGB, scene.snow)) * 0.8 * scene.sunlight, 245)
     return Mesh(corners, np.array([[*rgb, GROUND + 1]]), np.full(1, PLAIN))
