@@ -25,6 +25,7 @@ from simulation.episode import Supervised
 from simulation.expert import RULES
 from simulation.hazards import CUT_IN, GIVE_WAY
 from simulation.scenarios import SCENARIOS, Condition, Scene, UnknownName, condition, drawn, scene_seed
+from simulation.traffic import FAR_M
 from simulation.world import World
 
 Picture = NDArray[np.uint8]
@@ -34,6 +35,8 @@ BEFORE_S = 6.0
 """A video begins so long before its most telling instant."""
 SEARCHED_S = 90.0
 """For so long a drive is searched for it."""
+CLOSE_M, WATCHED_S = 9.0, 12.0
+"""Who is so near fills the picture; and how long one watches for that."""
 COMMANDS = {FOLLOW: "follow", LEFT: "turn left", RIGHT: "turn right", STRAIGHT: "go straight on"}
 ACROSS = 3
 """Pictures of more cameras go into another row."""
@@ -78,7 +81,15 @@ def run_simulate(
     with Watcher(quiet=as_json) as watch:
         for each, eyes in zip(chosen, rigs, strict=True):
             watch.say(each.name)
-            shown.append(show(drawn(each, scene_seed("train", seed, 0)), eyes, seconds, out, video=video))
+            shown.append(
+                show(
+                    drawn(each, scene_seed("train", seed, list(SCENARIOS).index(each.name))),
+                    eyes,
+                    seconds,
+                    out,
+                    video=video,
+                )
+            )
     typer.echo(json.dumps([asdict(s) for s in shown]) if as_json else _told(shown))
 
 
@@ -118,23 +129,33 @@ def show(scene: Scene, rig: Rig, seconds: float, out: Path, *, video: bool) -> S
 
 
 def telling_s(scene: Scene) -> float:
-    """When, in a drive by the expert, the scenario shows best: where its own rule has bound for a second; else
-    where any rule about others does, or its place is reached; else after BEFORE_S."""
+    """When, in a drive by the expert, the scenario shows best: once its own rule has bound for a second, where who
+    takes part is near; else where any rule about others binds, or its place is reached; else after BEFORE_S."""
     world = World([scene], None)
-    held, first_place, mild = 0, None, None
-    while world.time_s < SEARCHED_S:
-        rule, here = int(world.expert().rule[0]), bool(world.status().encounter[0])
+    held, mild, place, near = 0, None, None, list[tuple[float, float]]()
+    while world.time_s < SEARCHED_S and (not near or world.time_s < near[0][1] + WATCHED_S):
+        rule = int(world.expert().rule[0])
         held = held + 1 if rule >= GIVE_WAY else 0
-        if held * PLAN_PERIOD_S >= 1.0:
-            return world.time_s
+        if near or held * PLAN_PERIOD_S >= 1.0:
+            near.append((abs(_nearest_m(world) - CLOSE_M), world.time_s))
         if mild is None and rule >= CUT_IN and not scene.condition.encounters:
             mild = world.time_s
-        if first_place is None and here and world.cast and world.cast.line_s[0] - world.front_s[0] < 12.0:
-            first_place = world.time_s
-        if mild is not None or (first_place is not None and world.time_s > first_place + 12.0):
             break
+        if place is None and world.cast and world.cast.line_s[0] - world.front_s[0] < CLOSE_M:
+            place = world.time_s
         world.step(world.expert().trajectory)
-    return next((t for t in (mild, first_place) if t is not None), BEFORE_S)
+    best = min(near)[1] if near else None
+    return next((t for t in (best, mild, place) if t is not None), BEFORE_S)
+
+
+def _nearest_m(world: World) -> float:
+    """From the front bumper to the nearest of the cast, or to a closed stretch of lane."""
+    if world.cast is None:
+        return SEARCHED_S
+    bodies, front = world.cast.bodies(), world.front_s[0]
+    away = np.abs(bodies.s[0] - front) - bodies.half_s[0]
+    seen = bodies.there[0] & (np.abs(bodies.d[0] - world.d[0]) < 9.0)
+    return float(np.where(seen, away, FAR_M).min())
 
 
 def frame(world: World, rule: str) -> Picture:

@@ -29,7 +29,7 @@ ANNOUNCED_M = 50.0
 CONTACT_S = (0.0, 0.3, 0.6, 0.9, 1.2, 1.6, 2.0, 2.5, 3.0)
 """Instants at which contacts are looked for."""
 ABSENT = -1
-DRIFT_FROM_M, DRIFT_OUT_M, DRIFT_MPS = 75.0, -0.5, 2.2
+DRIFT_FROM_M, DRIFT_OUT_M, DRIFT_MPS = 75.0, -0.3, 2.2
 """When and where to an oncoming car drifts, against the middle of the vehicle's lane, and how fast sideways."""
 OVERTAKE_FROM_M, OVERTAKE_OUT_M = 26.0, -2.0
 """How far behind, and where beside the vehicle, one overtakes."""

@@ -96,8 +96,8 @@ ENCOUNTERS: dict[str, Encounter] = {
         Encounter("tailgater", (Role("car", B.CHASE, (0.45, 0.7)),), every=2, tail_m=110),
         Encounter(
             "drifter",
-            (Role("car", B.DRIFT, (1.5, 2.2), (6.0, 8.0), out_lanes=_ONCOMING_LANE),),
-            pull_m=0.8,
+            (Role("car", B.DRIFT, (1.45, 1.75), (6.0, 8.0), out_lanes=_ONCOMING_LANE),),
+            pull_m=1.0,
         ),
         Encounter(
             "cyclist",
@@ -162,8 +162,8 @@ ENCOUNTERS: dict[str, Encounter] = {
         ),
         Encounter(
             "door",
-            (Role("door", B.DOOR, (6, 14), out_lanes=0.5, out_m=1.25),),
-            passing_m=0.9,
+            (Role("door", B.DOOR, (6, 14), out_lanes=0.5, out_m=1.0),),
+            passing_m=0.7,
             tail_m=30,
         ),
         Encounter(

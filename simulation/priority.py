@@ -12,7 +12,7 @@ import numpy as np
 from simulation.arrays import Bools, Floats, Ints
 from simulation.cast import Bodies, Cast, Ego
 from simulation.dynamics import FRONT_M, REAR_M
-from simulation.encounters import Behaviour
+from simulation.encounters import DOOR_M, Behaviour
 from simulation.hazards import KEEP_LANE, LET_PASS, LIMIT_HEADWAY_S, PASS, TAILGATED, Hazards, Swerve
 from simulation.places import HALF_WIDTH_M
 from simulation.roads import Roads
@@ -235,7 +235,7 @@ def zone_of(cast: Cast) -> Zone:
     half = cast.size[..., 0] / 2
     from_s = np.minimum(cast.closed[:, 0], np.where(whom, cast.s - half, FAR_M).min(1))
     to_s = np.where(cast.closed[:, 1] < FAR_M / 2, cast.closed[:, 1], np.where(whom, cast.s + half, -FAR_M).max(1))
-    door = np.where(cast.plays(Behaviour.DOOR), 0.95, 0.0)
+    door = np.where(cast.plays(Behaviour.DOOR), DOOR_M, 0.0)
     edge = np.where(whom, cast.out - cast.size[..., 1] / 2 - door, FAR_M).min(1)
     inner = np.where(cast.closed[:, 1] < FAR_M / 2, 0.35 - cast.lane_m / 2, edge)
     there = cast.passing_m > 0

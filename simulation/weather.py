@@ -22,6 +22,7 @@ F32 = NDArray[np.float32]
 ASIDE_M = 5.0
 """How far beside the line of sight objects stand, on average: keeps near objects from being at 0 m."""
 NOISE_TABLE = 1 << 20
+"""So many grains of noise, or enough for two large pictures."""
 NIGHT_SKY = np.array([9, 11, 20], np.float32)
 DUSK, DUSK_SKY = 0.8, np.array([255, 170, 128], np.float32)
 """Where it is less dark than the first, the sky still glows."""
@@ -45,7 +46,8 @@ class Weather:
         self.ground_m = np.stack([distance for distance, _ in geometry])
         bearing = np.stack([bearing for _, bearing in geometry])
         self.beam: F32 = np.exp(-((bearing / HALF_BEAM_RAD) ** 2)).astype(np.float32)
-        noise = np.random.default_rng(11).normal(0.0, 1.0, NOISE_TABLE)
+        self._grains = max(NOISE_TABLE, 6 * self.ground_m.size)
+        noise = np.random.default_rng(11).normal(0.0, 1.0, self._grains)
         self.day_noise = np.round(noise * 2.0).astype(np.int16)
         self.night_noise = np.round(noise * 5.0).astype(np.int16)
 
@@ -62,7 +64,7 @@ class Weather:
                 rgb = self._falling(picture, row, s[row], tick)
             if self.darkness[row] > 0:
                 rgb, noise = self._dark(rgb, picture[..., 3], row, s[row]), self.night_noise
-            start = (self.seed[row] % 65521 + tick * 8191) % (NOISE_TABLE - rgb.size)
+            start = (self.seed[row] % 65521 + tick * 8191) % (self._grains - rgb.size)
             grain = noise[start : start + rgb.size].reshape(rgb.shape)
             np.clip(rgb + grain, 0, 255, out=out[row], casting="unsafe")
         return out
