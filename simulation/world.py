@@ -13,7 +13,7 @@ from model.rig import Rig
 from simulation import expert
 from simulation.arrays import Bools, Floats, Ints, chance
 from simulation.cameras import Cameras
-from simulation.cast import COMES_ON_M, Cast, Ego, nobody
+from simulation.cast import Cast, Ego, nobody
 from simulation.dynamics import FRONT_M, REAR_M, Motion, advance, control
 from simulation.encounters import Behaviour
 from simulation.expert import Driver, ExpertPlan, Obstacles, present
@@ -42,6 +42,8 @@ STOP_ZONE_M = 8.0
 STOPPED_MPS, HALTED_MPS = 0.3, 1.0
 """The expert stands below the first; a policy is said to have missed a stop if it never went below the
 second: slower than a walk."""
+AMID_M = 60.0
+"""No vehicle starts this near before a place where something happens."""
 NEAR_M = 40.0
 """Within this distance ahead an object can be told from its pixels at 96 pixels a camera."""
 
@@ -240,15 +242,16 @@ class World:
         return self.roads.heading_error(self.s, self.motion.heading)
 
     def _place_vehicles(self) -> None:
-        """Somewhere on the road at a fitting speed, where no line is too near to be stopped at."""
+        """Somewhere on the road at a fitting speed, where no line is too near to be stopped at, nor a place of
+        encounter to be met; beyond one there may be the other."""
         count, seed = len(self), self.noise_seed
-        self.s = chance(seed, 100) * 900.0
-        _, line_s, _ = self.lines.next(self.s + FRONT_M)
-        self.s = np.where(line_s - self.s - FRONT_M < 30.0, line_s - FRONT_M + 1.0, self.s)
-        places = Places(self.scenes)
-        _, place_s = places.current(self.s)
-        amid = place_s - self.s < COMES_ON_M
-        self.s = np.where(amid, place_s + places.tail_m + 1.0, self.s)
+        self.s, places = chance(seed, 100) * 900.0, Places(self.scenes)
+        for _ in range(3):
+            _, line_s, _ = self.lines.next(self.s + FRONT_M)
+            self.s = np.where(line_s - self.s - FRONT_M < 30.0, line_s - FRONT_M + 1.0, self.s)
+            _, place_s = places.current(self.s)
+            amid = place_s - self.s < AMID_M
+            self.s = np.where(amid, place_s + places.tail_m + 1.0, self.s)
         self.d = self.lane_d.copy()
         x, y, heading = self.roads.pose(self.s, self.d)
         wish = np.minimum(self.limit, self.roads.at(self.roads.speed_cap, self.s))
