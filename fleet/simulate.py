@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import typer
-from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -154,7 +154,8 @@ def _nearest_m(world: World) -> float:
         return SEARCHED_S
     bodies, front = world.cast.bodies(), world.front_s[0]
     away = np.abs(bodies.s[0] - front) - bodies.half_s[0]
-    seen = bodies.there[0] & (np.abs(bodies.d[0] - world.d[0]) < 9.0)
+    overtakes = np.append(world.cast.plays(Behaviour.CHASE, Behaviour.RUSH)[0], False)
+    seen = bodies.there[0] & (np.abs(bodies.d[0] - world.d[0]) < 9.0) & (overtakes | (bodies.s[0] > front + 2.0))
     return float(np.where(seen, away, FAR_M).min())
 
 
@@ -194,7 +195,7 @@ def write_video(path: Path, pictures: Sequence[Picture]) -> None:
             container.mux(packet)
 
 
-def _packets(stream: VideoStream, pictures: Sequence[Picture]) -> Iterator[Packet]:
+def _packets(stream: VideoStream, pictures: Sequence[Picture]) -> Iterator[Any]:
     for picture in pictures:
         yield from stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24"))
     yield from stream.encode(None)

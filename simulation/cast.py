@@ -102,7 +102,10 @@ class Cast:
 
     def plays(self, *behaviours: Behaviour) -> Bools:
         """Who behaves so, [B, CAST]."""
-        return np.asarray(np.isin(self.behaviour, behaviours))
+        out: Bools = self.behaviour == behaviours[0]
+        for other in behaviours[1:]:
+            out = out | (self.behaviour == other)
+        return np.asarray(out)
 
     @property
     def names(self) -> tuple[str, ...]:

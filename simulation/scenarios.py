@@ -91,10 +91,10 @@ SCENARIOS: dict[str, Condition] = CONDITIONS | {
     condition.name: condition
     for condition in (
         replace(_RICH, name="tailgating", encounters=("tailgater",), oncoming=2, lead_probability=0.5),
-        replace(_RICH, name="oncoming_in_lane", encounters=("drifter",)),
+        replace(_RICH, name="oncoming_in_lane", encounters=("drifter",), parked_probability=0.0),
         replace(_RICH, name="overtaking_cyclist", encounters=("cyclist",)),
         replace(_RICH, name="zebra_crossing", encounters=("zebra",), oncoming=2),
-        replace(_RICH, name="emergency_vehicle", encounters=("ambulance",)),
+        replace(_RICH, name="emergency_vehicle", encounters=("ambulance",), parked_probability=0.0),
         replace(_RICH, name="roadworks", encounters=("roadworks",)),
         replace(_JUNCTIONS, name="roundabout", encounters=("roundabout",)),
         replace(_JUNCTIONS, name="unprotected_turn", encounters=("turn",), always_turns=True),

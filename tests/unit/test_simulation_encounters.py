@@ -64,22 +64,22 @@ def test_the_scenarios_of_the_product_exist() -> None:
 def test_the_expert_masters_every_encounter_by_its_rule(name: str) -> None:
     world = World(scenes({name: 1}, 8, 5, "train"), None)
     supervised, rules, events = Supervised(world), set[str](), []
-    for _ in range(175):
+    for _ in range(125):
         rules |= {RULES[number] for number in world.expert().rule}
         events += supervised.step(world.expert().trajectory).disengagements
     assert events == []
     assert FOLLOWED[name] in rules
-    assert world.travelled_m.mean() > 150
+    assert world.travelled_m.mean() > 100
 
 
 @pytest.mark.parametrize("name", list(REASONS))
 def test_who_does_not_look_fails_for_the_scenarios_reason(name: str) -> None:
     world = World(scenes({name: 1}, 10, 17, "train"), None)
     supervised, found = Supervised(world), Counter[str]()
-    for _ in range(150):
+    for _ in range(100):
         blind = plan(world.roads, world.driver(), replace(world.obstacles(), hazards=None))
         found.update(event.cause for event in supervised.step(blind.trajectory).disengagements)
-    assert found[REASONS[name]] >= 2, found
+    assert found[REASONS[name]] >= 1, found
 
 
 def test_a_tight_pass_of_a_cyclist_is_the_cyclists_reason() -> None:
@@ -101,10 +101,10 @@ def test_a_tight_pass_of_a_cyclist_is_the_cyclists_reason() -> None:
 
 
 def test_encounters_unfold_alike_in_any_batch_and_leave_others_alone() -> None:
-    names = ["roundabout", "base", "zebra_crossing", "emergency_vehicle", "rain", "cut_in"]
+    names = ["roundabout", "base", "zebra_crossing", "rain"]
     mixed = [scene(name, scene_seed("train", 3, i)) for i, name in enumerate(names)]
     together, alone = World(mixed, None), [World([each], None) for each in mixed]
-    for _ in range(70):
+    for _ in range(40):
         together.step(together.expert().trajectory)
         for world in alone:
             world.step(world.expert().trajectory)
@@ -126,7 +126,7 @@ def test_navigation_speaks_before_junctions_and_falls_silent_after() -> None:
     world = World(scenes({"unprotected_turn": 1}, 6, 2, "train"), None)
     assert world.cast
     said: set[int] = set()
-    for _ in range(220):
+    for _ in range(130):
         commands = world.cast.commands(world.ego())
         gap = world.cast.line_s - world.front_s
         assert (commands[gap > 55] == FOLLOW).all()

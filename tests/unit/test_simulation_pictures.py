@@ -22,7 +22,7 @@ def _when(name: str, seed: int, until: Callable[[World], bool], region: str = ""
         while not until(world):
             assert world.time_s < 60, "it never came to that"
             world.step(world.expert().trajectory)
-        return world.observe().images[0, 0].astype(int)
+        return np.asarray(world.observe().images[0, 0].astype(int))
 
 
 def _before_line(metres: float) -> Callable[[World], bool]:
