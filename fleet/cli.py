@@ -108,6 +108,44 @@ def benchmark(
     raise typer.Exit(run_benchmark(name, seeds=seeds, out=out, quick=quick, as_json=json))
 
 
+@app.command(
+    epilog="Examples:  fleet simulate zebra_crossing --video  |  fleet simulate roundabout --region uk "
+    "--weather rain --time dusk --rig van-6  |  fleet simulate all --video"
+)
+def simulate(
+    name: Annotated[str, typer.Argument(help="A scenario, or all. An unknown name lists the scenarios.")],
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same drive.")] = 1,
+    video: Annotated[bool, typer.Option("--video", help="A short video too.")] = False,
+    seconds: Annotated[float, typer.Option(min=1, max=120, help="Length of the video.")] = 16.0,
+    region: Annotated[str, typer.Option(help="Drive in this region.")] = "",
+    weather: Annotated[str, typer.Option(help="clear, rain, fog or snow.")] = "",
+    time_of_day: Annotated[str, typer.Option("--time", help="day, dusk or night.")] = "",
+    fault: Annotated[str, typer.Option(help="What is wrong with the cameras.")] = "",
+    rig: Annotated[str, typer.Option(help="Cameras to look through; default: what shows the scenario.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for NAME.png and NAME.mp4.")] = Path("runs/simulate"),
+    json: Json = False,
+) -> None:
+    """Show a scenario, driven by the expert.
+
+    Writes a picture of its most telling instant, and a video of the seconds around it.
+    """
+    from fleet.simulate import run_simulate
+
+    run_simulate(
+        name,
+        seed=seed,
+        seconds=seconds,
+        region=region,
+        weather=weather,
+        time_of_day=time_of_day,
+        fault=fault,
+        rig=rig,
+        out=out,
+        video=video,
+        as_json=json,
+    )
+
+
 @app.command(epilog="Examples:  fleet kafka  |  fleet kafka --port 19092 --dir build/kafka")
 def kafka(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 9092,

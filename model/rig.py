@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,3 +101,36 @@ THREE_CAMERAS = Rig(
     ),
 )
 """The rig of the simulated fleet: 165 degrees across, three small images."""
+
+DASHCAM = Rig("dashcam-1", (Camera("front", 96, 48, 2.0, 1.9, 0.0, 1.3, pitch_rad=-0.04),))
+"""One wide camera behind a car's windscreen."""
+DELIVERY_ROBOT = Rig(
+    "robot-4",
+    (
+        Camera("front", 96, 48, 1.5, 0.5, 0.0, 0.6),
+        Camera("left", 96, 48, 1.9, 0.0, 0.25, 0.6, yaw_rad=1.571),
+        Camera("right", 96, 48, 1.9, 0.0, -0.25, 0.6, yaw_rad=-1.571),
+        Camera("rear", 96, 48, 1.5, -0.4, 0.0, 0.6, yaw_rad=3.142),
+    ),
+)
+"""Knee-high cameras all round a small delivery robot."""
+VAN = Rig(
+    "van-6",
+    (
+        Camera("front_left", 96, 48, 1.22, 2.3, 0.8, 2.2, yaw_rad=0.96, pitch_rad=-0.1),
+        Camera("front", 96, 48, 1.22, 2.5, 0.0, 2.2, pitch_rad=-0.08),
+        Camera("front_right", 96, 48, 1.22, 2.3, -0.8, 2.2, yaw_rad=-0.96, pitch_rad=-0.1),
+        Camera("rear_left", 96, 48, 1.22, -1.0, 0.9, 2.2, yaw_rad=1.92, pitch_rad=-0.1),
+        Camera("rear", 96, 48, 1.92, -1.6, 0.0, 2.2, yaw_rad=3.142, pitch_rad=-0.15),
+        Camera("rear_right", 96, 48, 1.22, -1.0, -0.9, 2.2, yaw_rad=-1.92, pitch_rad=-0.1),
+    ),
+)
+"""Six cameras under the roof of a van, 2.2 m high, looking all round."""
+RIGS: dict[str, Rig] = {rig.name: rig for rig in (DASHCAM, THREE_CAMERAS, DELIVERY_ROBOT, VAN)}
+"""Every rig that is simulated."""
+
+
+def enlarged(rig: Rig, factor: int) -> Rig:
+    """The same cameras with so many times the pixels each way: for people to look at."""
+    cameras = (replace(c, width_px=c.width_px * factor, height_px=c.height_px * factor) for c in rig.cameras)
+    return Rig(rig.name, tuple(cameras))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from panda3d import core
 
 from model.rig import Rig
-from simulation import meshes
+from simulation import meshes, props
 from simulation.arrays import Bools, Floats, Images, Ints, chance
+from simulation.cast import Cast
 from simulation.dynamics import Motion
+from simulation.encounters import CAST, LOOKS
+from simulation.faults import Lenses, mounted, swing
 from simulation.panda import Canvas, Stage, geometry
 from simulation.roads import PERIOD_M, Roads
 from simulation.scenarios import LIGHT_LINE, Scene
@@ -24,6 +28,9 @@ COAT_RGB = ((235, 200, 40), (200, 40, 60), (60, 110, 200), (230, 230, 230), (40,
 AHEAD_PIECES = 4
 """Pieces of the next period shown at the end of one."""
 VISIBLE_M = 115.0
+CAST_VISIBLE_M = 120.0
+BLINK_S = 0.3
+"""For so long one lamp of an emergency vehicle is lit, then the other."""
 KERB_UP_M = 0.15
 """Pedestrians stand this high."""
 
@@ -36,24 +43,31 @@ class Cameras:
         self.rig, self.roads = rig, roads
         self.canvas = Canvas(len(scenes) * len(rig.cameras), first.width_px, first.height_px)
         self.weather = Weather(scenes, rig)
+        self.lenses = Lenses([scene.fault for scene in scenes], [scene.seed for scene in scenes], rig)
         self._cars = [geometry(meshes.car(rgb)) for rgb in CAR_RGB]
         self._people = [geometry(meshes.person(rgb)) for rgb in COAT_RGB]
         self.brakes = geometry(meshes.brake_lamps())
+        self.wardrobe = Wardrobe(self._cars, self._people)
         self.views = [_View(self, scene, Builder(scene, roads, row), row) for row, scene in enumerate(scenes)]
 
-    def render(self, motion: Motion, s: Floats, time_s: float, lines: Lines, traffic: Traffic) -> Images:
+    def render(
+        self, motion: Motion, s: Floats, time_s: float, lines: Lines, traffic: Traffic, cast: Cast | None = None
+    ) -> Images:
         """Images [B, C, H, W, 3] of this instant, weather and sensor noise included."""
         turn = np.floor(s / PERIOD_M)
         shift = turn[:, None] * self.roads.drift
         heading_deg = np.degrees(motion.heading)
         for row, view in enumerate(self.views):
             view.stand(motion.x[row] - shift[row, 0], motion.y[row] - shift[row, 1], heading_deg[row])
+            view.shake(time_s)
         self._show_cars(s, shift, traffic)
         self._show_people(s, shift, traffic)
         self._show_lamps(s, shift, time_s, lines, traffic)
+        if cast:
+            self._show_cast(motion, shift, time_s, cast)
         pictures = self.canvas.draw()
         shape = (len(self.views), len(self.rig.cameras), *pictures.shape[1:])
-        return self.weather.apply(pictures.reshape(shape), s, time_s)
+        return self.lenses.spoil(self.weather.apply(pictures.reshape(shape), s, time_s))
 
     def close(self) -> None:
         """Gives the buffer back."""
@@ -84,6 +98,19 @@ class Cameras:
                     thing.pose(x[row, person], y[row, person], degrees[row, person], KERB_UP_M)
                     thing.wear(self._people[coat[row, person]], view.alpha(code[row, person]))
 
+    def _show_cast(self, motion: Motion, shift: Floats, time_s: float, cast: Cast) -> None:
+        x, y, heading = cast.poses()
+        near = np.hypot(x - motion.x[:, None], y - motion.y[:, None]) < CAST_VISIBLE_M
+        seen, code = cast.visible & near, place_code(cast.s)
+        degrees = np.degrees(heading)
+        for row, view in enumerate(self.views):
+            for column, thing in enumerate(view.cast):
+                if thing.show(bool(seen[row, column])):
+                    here = x[row, column] - shift[row, 0], y[row, column] - shift[row, 1]
+                    thing.pose(*here, degrees[row, column])
+                    model = self.wardrobe.model(cast, row, column, time_s)
+                    thing.wear(model, view.alpha(code[row, column]))
+
     def _show_lamps(self, s: Floats, shift: Floats, time_s: float, lines: Lines, traffic: Traffic) -> None:
         """Only the next light is lit: others are out of sight."""
         number, line_s, kind = lines.next(s - meshes.HEADS[0][0])
@@ -101,27 +128,73 @@ class Cameras:
         return x - shift[:, :1], y - shift[:, 1:], heading
 
 
+class Wardrobe:
+    """The models that a cast wears, each built once."""
+
+    def __init__(self, cars: Sequence[core.GeomNode], people: Sequence[core.GeomNode]) -> None:
+        self._cars, self._people = cars, people
+        self._built: dict[tuple[object, ...], core.GeomNode] = {}
+
+    def model(self, cast: Cast, row: int, column: int, time_s: float) -> core.GeomNode:
+        """What that member of a cast looks like now."""
+        look, number = LOOKS[cast.look[row, column]], int(cast.number[row])
+        draw = float(chance(cast.seed[row], number, 402, column))
+        if look == "car":
+            return self._cars[int(draw * len(self._cars))]
+        if look == "person":
+            return self._people[int(draw * len(self._people))]
+        if look == "ambulance":
+            lit = int(time_s / BLINK_S) % 2
+            return self._model(lambda: props.ambulance(lit), look, lit)
+        if look == "door":
+            paint, opened = int(draw * len(CAR_RGB)), float(np.round(cast.opened[row, column] * 4) / 4)
+            side = int(cast.side[row])
+            return self._model(lambda: props.door_car(CAR_RGB[paint], side, opened), look, paint, side, opened)
+        rgb = COAT_RGB[int(draw * len(COAT_RGB))] if look == "cyclist" else (232, 226, 210)
+        return self._model(lambda: props.cyclist(rgb) if look == "cyclist" else props.van(rgb), look, rgb)
+
+    def _model(self, build: Callable[[], meshes.Mesh], *key: object) -> core.GeomNode:
+        if key not in self._built:
+            self._built[key] = geometry(build())
+        return self._built[key]
+
+
 class _View:
     """What one vehicle has around it."""
 
     def __init__(self, cameras: Cameras, scene: Scene, builder: Builder, row: int) -> None:
-        self.coded = scene.fog_per_m > 0 or scene.darkness > 0
+        self.coded = max(scene.fog_per_m, scene.darkness, scene.rain, scene.snow) > 0
         stage = Stage()
         self._furnish(stage, builder, cameras.roads.drift[row])
         self.plane = stage.thing(geometry(ground_plane(scene)))
         self.cars = [stage.thing() for _ in range(CARS)]
         self.brakes = [car.part(cameras.brakes) for car in self.cars[:ONCOMING]]
         self.people = [stage.thing() for _ in range(scene.condition.pedestrians)]
+        self.cast = [stage.thing() for _ in range(CAST if any(scene.encounters) else 0)]
         self.lamp = stage.thing()
-        self.lamps = [geometry(meshes.lamps(colour, builder.kerb_y_m)) for colour in range(3)]
+        self.lamps = [geometry(meshes.lamps(colour, builder.kerb_y_m)) for colour in range(4)]
         self.vehicle = stage.vehicle()
-        for index, camera in enumerate(cameras.rig.cameras, row * len(cameras.rig.cameras)):
-            cameras.canvas.add_view(index, self.vehicle, camera, scene.sky_rgb)
+        self.scene = scene
+        first = row * len(cameras.rig.cameras)
+        self.mounts = [
+            cameras.canvas.add_view(
+                first + i, self.vehicle, mounted(camera, scene.fault, scene.seed, i), scene.sky_rgb
+            )
+            for i, camera in enumerate(cameras.rig.cameras)
+        ]
 
     def stand(self, x: float, y: float, heading_deg: float) -> None:
         """Puts the vehicle, and the far ground under it."""
         self.vehicle.pose(x, y, heading_deg)
         self.plane.pose(x, y, 0.0)
+
+    def shake(self, time_s: float) -> None:
+        """Swings cameras that are loose."""
+        fault = self.scene.fault
+        if fault.shake_rad:
+            swings = swing(fault, self.scene.seed, round(time_s * 10), len(self.mounts))
+            for mount, (yaw, pitch) in zip(self.mounts, swings, strict=True):
+                mount.swing(float(yaw), float(pitch))
 
     def alpha(self, code: float) -> float:
         """The alpha of what stands at a place code: only fog and night need to know."""

@@ -17,8 +17,20 @@ from simulation.expert import Ahead, accelerations
 from simulation.scenarios import Scene
 from simulation.world import Status, World
 
-Cause = Literal["lateral", "collision", "pedestrian", "stop_sign", "red_light", "stuck"]
-CAUSES: tuple[Cause, ...] = ("collision", "pedestrian", "red_light", "stop_sign", "lateral", "stuck")
+Cause = Literal[
+    "lateral", "collision", "pedestrian", "stop_sign", "red_light", "stuck", "right_of_way", "cyclist", "emergency"
+]
+CAUSES: tuple[Cause, ...] = (
+    "collision",
+    "pedestrian",
+    "right_of_way",
+    "cyclist",
+    "red_light",
+    "stop_sign",
+    "emergency",
+    "lateral",
+    "stuck",
+)
 """In order of gravity: the first that holds names a disengagement."""
 LATERAL_LIMIT_M, HEADING_LIMIT_RAD = 1.0, 0.6
 TTC_LIMIT_S = 0.95
@@ -126,6 +138,9 @@ def causes(status: Status, stuck: Bools) -> dict[Cause, Bools]:
         "pedestrian": status.person_ttc_s < TTC_LIMIT_S,
         "stop_sign": status.missed_stop,
         "red_light": status.ran_red,
+        "right_of_way": status.took_way,
+        "cyclist": status.too_close,
+        "emergency": status.holds_up,
         "stuck": stuck,
     }
 

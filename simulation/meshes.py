@@ -187,7 +187,9 @@ HEADS = ((11.5, 0.0, 4.7), (10.0, 1.0, 3.2), (1.0, 1.15, 3.2))
 
 def lamps(colour: int, kerb_m: float) -> Mesh:
     """The lit lamp of each head, relative to the line in the middle of the lane; `kerb_m` is y of the kerb
-    head."""
+    head. One number more than there are colours is red and amber together."""
+    if colour == len(LAMP_RGB):
+        return join([lamps(1, kerb_m), lamps(2, kerb_m)])
     up = (colour - 1) * LAMP_SPACING_M
     return join(
         [

@@ -119,6 +119,17 @@ class Stage:
         return Thing(self._root.attach_new_node("vehicle"))
 
 
+class Mount:
+    """What holds one camera on its vehicle."""
+
+    def __init__(self, node: core.NodePath, camera: Camera) -> None:
+        self._node, self._camera = node, camera
+
+    def swing(self, yaw_rad: float, pitch_rad: float) -> None:
+        """Turns the camera so far from where it belongs."""
+        self._node.set_hpr(*_direction(self._camera.yaw_rad + yaw_rad, self._camera.pitch_rad + pitch_rad))
+
+
 class Canvas:
     """One offscreen buffer tiled with equal views. Panda3D draws every active buffer at each call, so one
     that is not closed slows all others down."""
@@ -162,7 +173,7 @@ class Canvas:
             raise NoRenderer(f"no offscreen buffer of {self.size_px[0]}x{self.size_px[1]} px could be opened")
         return buffer
 
-    def add_view(self, index: int, vehicle: Thing, camera: Camera, sky: tuple[float, float, float]) -> None:
+    def add_view(self, index: int, vehicle: Thing, camera: Camera, sky: tuple[float, float, float]) -> Mount:
         """Shows in tile `index` what `camera` on `vehicle` sees, on a sky of RGB 0..1 and alpha 0."""
         (w, h), (width, height) = self.view_px, self.size_px
         column, row = index % self.across, index // self.across
@@ -170,10 +181,12 @@ class Canvas:
         region = self._buffer.make_display_region(
             column * w / width, (column + 1) * w / width, (top - h) / height, top / height
         )
-        region.set_camera(_mount(vehicle, camera))
+        mount = _mount(vehicle, camera)
+        region.set_camera(mount)
         region.set_clear_color_active(True)
         region.set_clear_color((*sky, 0.0))
         region.set_clear_depth_active(True)
+        return Mount(mount, camera)
 
     def draw(self) -> Images:
         """All views, [views, H, W, 4], RGB and the alpha code."""
@@ -203,6 +216,10 @@ def _mount(vehicle: Thing, camera: Camera) -> core.NodePath:
     lens.set_near_far(NEAR_M, FAR_M)
     node = vehicle._node.attach_new_node(core.Camera(camera.name, lens))
     node.set_pos(camera.x_m, camera.y_m, camera.z_m)
-    # Panda3D's cameras look along their y axis, the vehicle's x axis points forward.
-    node.set_hpr(math.degrees(camera.yaw_rad) - 90, math.degrees(camera.pitch_rad), 0)
+    node.set_hpr(*_direction(camera.yaw_rad, camera.pitch_rad))
     return node
+
+
+def _direction(yaw_rad: float, pitch_rad: float) -> tuple[float, float, float]:
+    """Heading, pitch and roll: Panda3D's cameras look along their y axis, the vehicle's x axis points forward."""
+    return math.degrees(yaw_rad) - 90, math.degrees(pitch_rad), 0.0

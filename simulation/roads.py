@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from simulation.arrays import Floats, Ints, wrap
@@ -13,6 +15,8 @@ STATIONS = int(PERIOD_M / STATION_M)
 HARMONICS: Ints = np.array([2, 3, 5, 8, 11, 14])
 """Waves of heading per period. The amplitudes' sum stays under 90 degrees, so no road crosses itself."""
 
+EASING_STATIONS = 9
+"""Over so many stations, 4.5 m, the curvature of a bend builds up."""
 CURVE_ACCEL = 1.9
 """Lateral acceleration at which a curve is driven, m/s²."""
 CURVE_BRAKING = 1.1
@@ -26,13 +30,17 @@ class Roads:
     position(s) + drift.
     """
 
-    def __init__(self, amplitude_rad: Floats, phase_rad: Floats) -> None:
-        """`amplitude_rad`, `phase_rad`: [B, len(HARMONICS)]."""
+    def __init__(self, amplitude_rad: Floats, phase_rad: Floats, bends: Sequence[Floats] | None = None) -> None:
+        """`amplitude_rad`, `phase_rad`: [B, len(HARMONICS)]. `bends`: for each road [N, 3], where a bend begins,
+        its length in m and its turn in rad, which sum up to 0 over a period."""
         wave = 2 * np.pi * HARMONICS / PERIOD_M
         station = np.arange(STATIONS + 1) * STATION_M
         angle = wave[None, :, None] * station + phase_rad[:, :, None]
         self.heading = (amplitude_rad[:, :, None] * np.sin(angle)).sum(1)
         self.curvature = (amplitude_rad[:, :, None] * wave[None, :, None] * np.cos(angle)).sum(1)
+        for row, bend in enumerate(bends or ()):
+            if len(bend):
+                self._bend(row, bend)
         middle = (self.heading[:, 1:] + self.heading[:, :-1]) / 2
         start = np.zeros((len(middle), 1))
         self.x = np.concatenate([start, np.cumsum(np.cos(middle), 1) * STATION_M], 1)
@@ -40,6 +48,17 @@ class Roads:
         self.drift = np.stack([self.x[:, -1], self.y[:, -1]], -1)
         self.speed_cap = _speed_cap(self.curvature)
         self._row = np.arange(len(self.x))
+
+    def _bend(self, row: int, bends: Floats) -> None:
+        """Adds arcs to a road; their ends are eased as a steered wheel does."""
+        station = np.arange(STATIONS + 1) * STATION_M
+        turned = (np.clip((station[:, None] - bends[:, 0]) / bends[:, 1], 0.0, 1.0) * bends[:, 2]).sum(1)
+        half = EASING_STATIONS // 2
+        eased = np.convolve(np.pad(turned, half), np.ones(EASING_STATIONS) / EASING_STATIONS, "valid")
+        # A road that ends its period as it began it: the last bits of the turns' sum must not add up.
+        eased[-1] = eased[0]
+        self.curvature[row] += np.gradient(eased, STATION_M)
+        self.heading[row] += eased
 
     def at(self, table: Floats, s: Floats) -> Floats:
         """A table of this class, [B, stations], interpolated at `s`, [B] or [B, K]."""

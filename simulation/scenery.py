@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulation import junctions, props
 from simulation.arrays import Floats, Ints
+from simulation.encounters import GIVE_WAY_LINE
+from simulation.junctions import ASPHALT_RGB, GRASS_RGB, KERB_M, SHOULDER_RGB, WALK_M, WALK_RGB
 from simulation.meshes import (
     ASPHALT,
     CODES,
@@ -24,6 +27,7 @@ from simulation.meshes import (
     polygon,
     rectangle,
 )
+from simulation.regions import Rgb
 from simulation.roads import PERIOD_M, Roads
 from simulation.scenarios import (
     BOARD,
@@ -41,13 +45,20 @@ from simulation.scenarios import (
 PIECES = 24
 PIECE_M = PERIOD_M / PIECES
 STATION_M = 4.0
-KERB_M, WALK_M, VERGE_M = 2.6, 4.2, 18.0
-"""Beyond the lane's outer edge: end of the shoulder, of the sidewalk, of the mown verge."""
+VERGE_M = 18.0
+"""Beyond the lane's outer edge: end of the mown verge."""
 CROSSING_M = (2.0, 9.0)
 """Extent of the crossing road beyond a line."""
-ASPHALT_RGB, SHOULDER_RGB, WALK_RGB, GRASS_RGB = (92, 92, 96), (104, 102, 100), (158, 154, 146), (86, 118, 58)
 BAR_M = 0.8
 """Depth of the bar at which to stop."""
+
+
+def snowy(rgb: Rgb, snow: float) -> Rgb:
+    """Ground under so much snow."""
+    if not snow:
+        return rgb
+    red, green, blue = (int(c + (232 - c) * min(0.35 + snow, 0.95)) for c in rgb)
+    return red, green, blue
 
 
 def place_code(s: Floats) -> Floats:
@@ -74,7 +85,12 @@ class Builder:
     def pieces(self) -> list[Mesh]:
         """PIECES meshes, in order along the road, lit by the scene's sun."""
         ground = self._ground()
-        things = join([self._roadside(), self._signs(), self._lights()])
+        places = range(len(self.scene.encounters))
+        built = [mesh for slot in places for mesh in junctions.things(self, slot)]
+        things = join([self._roadside(), self._signs(), self._lights(), *built])
+        for slot in places:
+            piece = int(self.scene.line_s_m[slot] / PIECE_M)
+            ground[piece] = join([ground[piece], *junctions.ground(self, slot)])
         place = (things.colour[:, 3] - 2) / CODES * PIECES
         cut = [join([ground[i], things.take((place >= i) & (place < i + 1))]) for i in range(PIECES)]
         return [Mesh(mesh.corners, self._lit(mesh.colour), mesh.tile) for mesh in cut]
@@ -91,23 +107,36 @@ class Builder:
         pieces = []
         for piece in range(PIECES):
             s = self._stations(piece)
-            at = self.frames(np.repeat(s, len(edges)), np.tile(edges, len(s)))
+            at = self.frames(np.repeat(s, len(edges)), self._unfolded(s, edges).reshape(-1))
             shape = (len(s), len(edges))
             rgb, tile = self._paint((s[1:] + s[:-1]) / 2, scene)
             pieces.append(grid(at.x.reshape(shape), at.y.reshape(shape), rgb, tile))
         return pieces
 
+    def _unfolded(self, s: Floats, edges: Floats) -> Floats:
+        """The strips' edges at stations `s`, [S, K]: on the inside of a bend none reaches beyond its middle."""
+        across = np.tile(edges, (len(s), 1))
+        if not len(self.scene.bends):
+            return across
+        station = np.arange(self.roads.x.shape[1]) / (self.roads.x.shape[1] - 1) * PERIOD_M
+        curvature = np.interp(np.mod(s, PERIOD_M), station, self.roads.curvature[self.row])
+        most = 0.8 / np.maximum(np.abs(curvature), 1e-3)[:, None]
+        inside = across * np.sign(curvature)[:, None] > most
+        return np.where(inside, np.sign(across) * most, across)
+
     def _stations(self, piece: int) -> Floats:
         start, end = piece * PIECE_M, (piece + 1) * PIECE_M
         lines = self.scene.line_s_m[self.scene.line_kind != NO_LINE]
         marks = (lines[:, None] + [0.0, BAR_M, *CROSSING_M]).reshape(-1)
-        marks = np.concatenate([np.arange(start, end + 0.1, STATION_M), marks])
+        bends = [np.arange(s - 3.0, s + length + 3.0, 1.5) for s, length, _ in self.scene.bends]
+        marks = np.concatenate([np.arange(start, end + 0.1, STATION_M), marks, *bends])
         return np.unique(marks[(marks >= start) & (marks <= end)])
 
     def _paint(self, s: Floats, scene: Scene) -> tuple[Floats, Ints]:
         """Colours [S, 12, 3] and tiles [S, 12] of the strips at mid-stations `s`, from right to left."""
         region = scene.region
-        right = [GRASS_RGB, WALK_RGB, SHOULDER_RGB, region.edge_line, ASPHALT_RGB, region.centre_line]
+        grass, walk, shoulder = (snowy(rgb, scene.snow) for rgb in (GRASS_RGB, WALK_RGB, SHOULDER_RGB))
+        right = [grass, walk, shoulder, region.edge_line, ASPHALT_RGB, region.centre_line]
         rgb = np.tile(np.array([*right, *right[::-1]], float), (len(s), 1, 1))
         tiles = [GRASS, PLAIN, ASPHALT, PLAIN, ASPHALT, PLAIN]
         tile = np.tile(np.array([*tiles, *tiles[::-1]]), (len(s), 1))
@@ -117,7 +146,8 @@ class Builder:
         lines = scene.line_s_m[scene.line_kind != NO_LINE]
         after = s[:, None] - lines
         rgb[((after > 0) & (after < BAR_M)).any(1), lane] = 235
-        crossing = ((after > CROSSING_M[0]) & (after < CROSSING_M[1])).any(1)
+        crossed = scene.line_kind[scene.line_kind != NO_LINE] != GIVE_WAY_LINE
+        crossing = ((after > CROSSING_M[0]) & (after < CROSSING_M[1]) & crossed).any(1)
         rgb[crossing] = ASPHALT_RGB
         tile[crossing] = ASPHALT
         return rgb, tile.astype(np.int64)
@@ -125,6 +155,9 @@ class Builder:
     def _roadside(self) -> Mesh:
         side = self.scene.roadside
         at = self.frames(side.s_m, side.d_m)
+        if any(encounter and encounter.layout != "straight" for encounter in self.scene.encounters):
+            clear = junctions.clear_of_roads(self, at, side.kind, side.d_m)
+            side, at = side.take(clear), at.take(clear)
         makers = {HOUSE: _houses, TREE: _trees, PARKED: _parked, POST: _posts, BOARD: _boards}
         meshes = [
             maker(at.take(side.kind == kind), side.size[side.kind == kind], side.shade[side.kind == kind])
@@ -134,7 +167,7 @@ class Builder:
 
     def _limit_signs(self, at: Frames) -> Mesh:
         pole = boxes(at, [0, 0, 0], [0.1, 0.1, 2.3], (120, 120, 120))
-        if "mph" in self.scene.region.name:
+        if self.scene.region.unit == "mph":
             plate = plates(at, [-0.06, 0, 2.5], rectangle(0.75, 0.95), (235, 235, 235))
             return join([pole, plate, plates(at, [-0.09, 0, 2.4], rectangle(0.4, 0.35), (40, 40, 40))])
         ring = plates(at, [-0.06, 0, 2.5], polygon(8, 0.48), (205, 30, 35))
@@ -148,6 +181,11 @@ class Builder:
 
     def _signs(self) -> Mesh:
         at, y = self._at_lines(STOP_LINE), -self.scene.region.side * (self.scene.lane_width_m / 2 + 1.0)
+        if self.scene.region.stop_sign in ("wedge", "disc", "paddle"):
+            beside = at.place(np.broadcast_to([1.0, y, 0.0], (len(at.x), 1, 3)))[:, 0]
+            return props.stop_sign(
+                Frames(beside[:, 0], beside[:, 1], at.heading, at.code), self.scene.region.stop_sign
+            )
         pole = boxes(at, [1.1, y, 0], [0.12, 0.12, 2.6], (150, 150, 150))
         if self.scene.region.stop_sign == "octagon":
             rim = plates(at, [0.98, y, 2.5], polygon(8, 0.80, np.pi / 8), (240, 240, 240))
@@ -209,5 +247,5 @@ def _boards(at: Frames, size: Floats, shade: Floats) -> Mesh:
 def ground_plane(scene: Scene) -> Mesh:
     """What lies beyond the verges, 800 m square around the origin, a little lower."""
     corners = np.array([[[-400, -400, -0.5], [400, -400, -0.5], [400, 400, -0.5], [-400, 400, -0.5]]], float)
-    rgb = np.minimum(np.array(GRASS_RGB) * 0.8 * scene.sunlight, 245)
+    rgb = np.minimum(np.array(snowy(GRASS_RGB, scene.snow)) * 0.8 * scene.sunlight, 245)
     return Mesh(corners, np.array([[*rgb, GROUND + 1]]), np.full(1, PLAIN))

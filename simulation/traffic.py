@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulation.arrays import Bools, Floats, Ints, chance
+from simulation.regions import Phases
 from simulation.roads import PERIOD_M, Roads
 from simulation.scenarios import LIGHT_LINE, LINES, STOP_LINE, Scene
 
@@ -19,8 +20,9 @@ LEAD, CUT_IN, ONCOMING = 0, 1, 2
 """Columns of the car arrays: one lead, one that cuts in, and from column 2 on the oncoming ones."""
 CARS = 4
 PEOPLE = 2
-GREEN, AMBER, RED = 0, 1, 2
-LIGHT_CYCLE_S, GREEN_S, AMBER_S = 24.0, 10.0, 3.0
+GREEN, AMBER, RED, RED_AMBER = range(4)
+LIGHT_CYCLE_S = Phases().cycle_s
+"""Of a light where a region says nothing else."""
 CROSSING_SHARE = 0.45
 """Share of the people at the kerb who cross; the others stay there."""
 FAR_M = 1e6
@@ -35,7 +37,7 @@ WAITING, MERGING = 0, 1
 """What a car that cuts in is doing; a pedestrian waits or (1) walks."""
 
 
-def idm(v: Floats, desired: Floats, gap: Floats, front_v: Floats, headway_s: float = 1.3) -> Floats:
+def idm(v: Floats, desired: Floats, gap: Floats, front_v: Floats, headway_s: Floats | float = 1.3) -> Floats:
     """Acceleration of the Intelligent Driver Model (Treiber, Hennecke, Helbing, 2000), m/s², broadcast. Who
     is faster than desired brakes with 2.1 m/s² at most, as long as nobody is ahead."""
     gap = np.maximum(gap, 0.1)
@@ -63,6 +65,11 @@ class Lines:
         self.s = np.stack([scene.line_s_m for scene in scenes])
         self.kind = np.stack([scene.line_kind for scene in scenes])
         self._row = np.arange(len(self.s))
+        phases = [scene.phases for scene in scenes]
+        self._cycle = np.array([p.cycle_s for p in phases])
+        self._amber = np.array([p.green_s for p in phases])
+        self._red = np.array([p.green_s + p.amber_s for p in phases])
+        self._red_amber = np.array([p.cycle_s - p.red_amber_s for p in phases])
 
     def next(self, s: Floats) -> tuple[Ints, Floats, Ints]:
         """The first line beyond `s`, [B]: its number, its s in m and its kind."""
@@ -80,16 +87,27 @@ class Lines:
         return np.asarray(self.kind[self._row, number % LINES])
 
     def colour(self, number: Ints, time_s: float) -> Ints:
-        """GREEN, AMBER or RED of the light at line `number`, [B]; meaningless at other lines."""
-        phase = (time_s + chance(self.seed, number, 11) * LIGHT_CYCLE_S) % LIGHT_CYCLE_S
-        return np.where(phase < GREEN_S, GREEN, np.where(phase < GREEN_S + AMBER_S, AMBER, RED))
+        """GREEN, AMBER, RED or RED_AMBER of the light at line `number`, [B]; meaningless at other lines."""
+        phase = self.phase_s(number, time_s)
+        stop = np.where(phase < self._red_amber, RED, RED_AMBER)
+        return np.where(phase < self._amber, GREEN, np.where(phase < self._red, AMBER, stop))
+
+    def phase_s(self, number: Ints, time_s: float) -> Floats:
+        """Since the light at line `number` last turned green, [B], s."""
+        return np.asarray((time_s + chance(self.seed, number, 11) * self._cycle) % self._cycle)
+
+    def red_s(self, number: Ints, time_s: float) -> tuple[Floats, Floats]:
+        """How long the light at line `number` has been red, and how long it will yet, [B], s; the first is
+        negative before."""
+        phase = self.phase_s(number, time_s)
+        return phase - self._red, self._cycle - phase
 
     def must_stop(self, number: Ints, gap: Floats, v: Floats, time_s: float, stopped_at: Ints) -> Bools:
         """Whether line `number`, `gap` metres ahead of a car at `v`, asks it to stop, [B]. An amber light
         does while 2.8 m/s² suffices; a stop sign does until the car has stood there."""
         kind, colour = self.kind_of(number), self.colour(number, time_s)
         can_stop = v**2 < 2 * 2.8 * np.maximum(gap, 0.1)
-        light = (kind == LIGHT_LINE) & ((colour == RED) | ((colour == AMBER) & can_stop))
+        light = (kind == LIGHT_LINE) & ((colour >= RED) | ((colour == AMBER) & can_stop))
         return np.asarray(light | ((kind == STOP_LINE) & (stopped_at != number)))
 
 

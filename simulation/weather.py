@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model.rig import Camera, Rig
 from simulation.arrays import Floats, Images
+from simulation.falling import Falling
 from simulation.meshes import CODES, EMISSIVE, GROUND, SKY
 from simulation.roads import PERIOD_M
 from simulation.scenarios import Scene
@@ -21,7 +22,10 @@ F32 = NDArray[np.float32]
 ASIDE_M = 5.0
 """How far beside the line of sight objects stand, on average: keeps near objects from being at 0 m."""
 NOISE_TABLE = 1 << 20
+"""So many grains of noise, or enough for two large pictures."""
 NIGHT_SKY = np.array([9, 11, 20], np.float32)
+DUSK, DUSK_SKY = 0.8, np.array([255, 170, 128], np.float32)
+"""Where it is less dark than the first, the sky still glows."""
 HALF_BEAM_RAD = 0.45
 """Half width of the headlights' cone."""
 REACH_M = 14.0
@@ -35,12 +39,15 @@ class Weather:
         self.fog = [scene.fog_per_m for scene in scenes]
         self.darkness = [scene.darkness for scene in scenes]
         self.fog_rgb = [np.float32(195.0 * scene.sunlight) * np.ones(3, np.float32) for scene in scenes]
+        self.rain, self.snow = [scene.rain for scene in scenes], [scene.snow for scene in scenes]
         self.seed = [scene.seed for scene in scenes]
+        self.falling = Falling(rig.cameras[0].height_px, rig.cameras[0].width_px)
         geometry = [_ground_range(camera) for camera in rig.cameras]
         self.ground_m = np.stack([distance for distance, _ in geometry])
         bearing = np.stack([bearing for _, bearing in geometry])
         self.beam: F32 = np.exp(-((bearing / HALF_BEAM_RAD) ** 2)).astype(np.float32)
-        noise = np.random.default_rng(11).normal(0.0, 1.0, NOISE_TABLE)
+        self._grains = max(NOISE_TABLE, 6 * self.ground_m.size)
+        noise = np.random.default_rng(11).normal(0.0, 1.0, self._grains)
         self.day_noise = np.round(noise * 2.0).astype(np.int16)
         self.night_noise = np.round(noise * 5.0).astype(np.int16)
 
@@ -53,9 +60,11 @@ class Weather:
             noise = self.day_noise
             if self.fog[row] > 0:
                 rgb = self._foggy(picture, row, s[row])
+            if self.rain[row] > 0 or self.snow[row] > 0:
+                rgb = self._falling(picture, row, s[row], tick)
             if self.darkness[row] > 0:
-                rgb, noise = self._dark(picture, row, s[row]), self.night_noise
-            start = (self.seed[row] % 65521 + tick * 8191) % (NOISE_TABLE - rgb.size)
+                rgb, noise = self._dark(rgb, picture[..., 3], row, s[row]), self.night_noise
+            start = (self.seed[row] % 65521 + tick * 8191) % (self._grains - rgb.size)
             grain = noise[start : start + rgb.size].reshape(rgb.shape)
             np.clip(rgb + grain, 0, 255, out=out[row], casting="unsafe")
         return out
@@ -76,14 +85,19 @@ class Weather:
         clear = np.exp(-depth)[..., None]
         return np.asarray(rgb * clear + self.fog_rgb[row] * (1 - clear)).astype(np.uint8)
 
-    def _dark(self, picture: Images, row: int, s: float) -> Images:
+    def _falling(self, picture: Images, row: int, s: float, tick: int) -> Images:
+        code, phase = picture[..., 3], tick + self.seed[row] % 997
+        away = self._range(code, s)
+        return self.falling.apply(picture[..., :3], code, away, self.rain[row], self.snow[row], phase)
+
+    def _dark(self, rgb: Images, code: Images, row: int, s: float) -> Images:
         """A little sky glow, and one's own headlights; lamps shine by themselves."""
-        rgb, code = picture[..., :3], picture[..., 3]
         away = self._range(code, s)
         light = np.float32(0.95) * self.beam / (1 + (away / np.float32(REACH_M)) ** 2)
         light = np.float32(1 - self.darkness[row]) + light
         light = np.where(rgb.max(-1) >= EMISSIVE, np.float32(1), np.minimum(light, 1))[..., None]
-        lit = np.where((code == SKY)[..., None], NIGHT_SKY, rgb * light)
+        sky = NIGHT_SKY if self.darkness[row] > DUSK else DUSK_SKY * np.float32(1 - 0.6 * self.darkness[row])
+        lit = np.where((code == SKY)[..., None], sky, rgb * light)
         return np.asarray(lit).astype(np.uint8)
 
 

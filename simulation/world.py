@@ -13,9 +13,13 @@ from model.rig import Rig
 from simulation import expert
 from simulation.arrays import Bools, Floats, Ints, chance
 from simulation.cameras import Cameras
+from simulation.cast import Cast, Ego, nobody
 from simulation.dynamics import FRONT_M, REAR_M, Motion, advance, control
+from simulation.encounters import Behaviour
 from simulation.expert import Driver, ExpertPlan, Obstacles, present
 from simulation.metrics import NEVER_S, time_to_collision
+from simulation.places import HALF_WIDTH_M, Places
+from simulation.priority import STRICT_S, Priority
 from simulation.roads import Roads
 from simulation.scenarios import LIGHT_LINE, STOP_LINE, Scene
 from simulation.traffic import (
@@ -38,6 +42,8 @@ STOP_ZONE_M = 8.0
 STOPPED_MPS, HALTED_MPS = 0.3, 1.0
 """The expert stands below the first; a policy is said to have missed a stop if it never went below the
 second: slower than a walk."""
+AMID_M = 60.0
+"""No vehicle starts this near before a place where something happens."""
 NEAR_M = 40.0
 """Within this distance ahead an object can be told from its pixels at 96 pixels a camera."""
 
@@ -56,7 +62,8 @@ class Status:
     travelled_m: Floats
     """Driven since the start."""
     lateral_error_m: Floats
-    """From the middle of the lane, positive to the left."""
+    """From the middle of the lane, positive to the left; where one may draw aside or pass something, from the
+    nearest place at which one may be."""
     heading_error_rad: Floats
     ttc_s: Floats
     """Time to collision with the car ahead at constant speeds, at most 99."""
@@ -66,6 +73,14 @@ class Status:
     """Passed a stop sign in the last step without having stood."""
     ran_red: Bools
     """Passed a red light in the last step."""
+    took_way: Bools
+    """Entered a junction or crossing in the last step before someone with right of way."""
+    too_close: Bools
+    """Beside a cyclist with too little room."""
+    holds_up: Bools
+    """Has long kept an emergency vehicle behind."""
+    encounter: tuple[str, ...]
+    """Name of what happens around each vehicle, "" where nothing does."""
     tags: dict[str, Bools]
     """Object or circumstance -> is it in view: sign, triangle, light, lead, oncoming, pedestrian, cut_in,
     night, fog, left_hand."""
@@ -87,6 +102,7 @@ class World:
         self.roads = Roads(
             np.stack([scene.amplitude_rad for scene in scenes]),
             np.stack([scene.phase_rad for scene in scenes]),
+            [scene.bends for scene in scenes],
         )
         self.lines = Lines(scenes)
         self.limit = np.array([scene.limit_mps for scene in scenes])
@@ -94,6 +110,9 @@ class World:
         self.noise_seed = self.lines.seed + seed
         self._place_vehicles()
         self.traffic = Traffic(scenes, self.roads, self.lines, self.s)
+        self.cast = None if nobody(scenes) else Cast(scenes, self.roads, self.lines)
+        self.priority = Priority(self.cast, self.roads, self.lines) if self.cast else None
+        self._meet(0.0)
         self.cameras = Cameras(scenes, self.roads, rig) if rig else None
         self._expert: ExpertPlan | None = None
 
@@ -116,18 +135,19 @@ class World:
         """What the vehicles sense now. Renders; raises RuntimeError without cameras."""
         if self.cameras is None:
             raise RuntimeError("this world has no cameras: it was made without a rig, or is closed")
-        images = self.cameras.render(self.motion, self.s, self.time_s, self.lines, self.traffic)
+        images = self.cameras.render(self.motion, self.s, self.time_s, self.lines, self.traffic, self.cast)
         return Observation(
             images=images,
             speed_mps=self.motion.speed.astype(np.float32),
             yaw_rate_radps=self.motion.yaw_rate.astype(np.float32),
-            command=np.full(len(self), FOLLOW, np.int64),
+            command=self.cast.commands(self.ego()) if self.cast else np.full(len(self), FOLLOW, np.int64),
         )
 
     def expert(self) -> ExpertPlan:
         """The privileged expert's plan from here; computed once per step."""
         if self._expert is None:
-            self._expert = expert.plan(self.roads, self.driver(), self.obstacles())
+            swerve = self.priority.swerve(self.ego()) if self.priority else None
+            self._expert = expert.plan(self.roads, self.driver(), self.obstacles(), swerve)
         return self._expert
 
     def step(self, trajectory: NDArray[np.float32]) -> None:
@@ -139,7 +159,7 @@ class World:
             bad = np.flatnonzero(~np.isfinite(trajectory).all((1, 2)))
             raise ValueError(f"trajectory of vehicles {bad[:8].tolist()} is not finite")
         accel, curvature = control(trajectory, self.motion.speed, self.motion.curvature)
-        self.missed_stop[:], self.ran_red[:] = False, False
+        self.missed_stop[:], self.ran_red[:], self.took_way[:] = False, False, False
         for _ in range(round(PLAN_PERIOD_S / PHYSICS_S)):
             self._physics(accel, curvature)
         self._expert = None
@@ -156,6 +176,10 @@ class World:
     def driver(self) -> Driver:
         """Where the vehicles are on their roads."""
         return Driver(self.s, self.d, self.heading_error, self.motion.speed, self.limit, self.lane_d)
+
+    def ego(self) -> Ego:
+        """The vehicles as others see them."""
+        return Ego(self.s, self.d, self.motion.speed)
 
     def obstacles(self) -> Obstacles:
         """What binds the expert's speed."""
@@ -176,12 +200,15 @@ class World:
             sign_gap=present(gap, stop & (kind == STOP_LINE)),
             light_gap=present(gap, stop & (kind == LIGHT_LINE)),
             person_gap=person.min(1),
+            hazards=self.priority.hazards(self.ego(), self.limit) if self.priority else None,
         )
 
     def status(self) -> Status:
         """The truth about every vehicle."""
         m = self.motion
         car_ttc, person_ttc = self._times_to_collision()
+        low, high = (self.priority.low, self.priority.high) if self.priority else (self.lane_d, self.lane_d)
+        nobody = np.zeros(len(self), bool)
         return Status(
             x_m=m.x.copy(),
             y_m=m.y.copy(),
@@ -191,12 +218,16 @@ class World:
             yaw_rate_radps=m.yaw_rate,
             steering_rad=m.steering,
             travelled_m=self.travelled_m.copy(),
-            lateral_error_m=self.d - self.lane_d,
+            lateral_error_m=self.d - np.clip(self.d, low, high),
             heading_error_rad=self.heading_error,
             ttc_s=car_ttc,
             person_ttc_s=person_ttc,
             missed_stop=self.missed_stop.copy(),
             ran_red=self.ran_red.copy(),
+            took_way=self.took_way.copy(),
+            too_close=self.priority.too_close(self.ego()) if self.priority else nobody,
+            holds_up=self.priority.holds_up if self.priority else nobody,
+            encounter=self.cast.names if self.cast else ("",) * len(self),
             tags=self._tags(),
         )
 
@@ -211,11 +242,16 @@ class World:
         return self.roads.heading_error(self.s, self.motion.heading)
 
     def _place_vehicles(self) -> None:
-        """Somewhere on the road at a fitting speed, where no line is too near to be stopped at."""
+        """Somewhere on the road at a fitting speed, where no line is too near to be stopped at, nor a place of
+        encounter to be met; beyond one there may be the other."""
         count, seed = len(self), self.noise_seed
-        self.s = chance(seed, 100) * 900.0
-        _, line_s, _ = self.lines.next(self.s + FRONT_M)
-        self.s = np.where(line_s - self.s - FRONT_M < 30.0, line_s - FRONT_M + 1.0, self.s)
+        self.s, places = chance(seed, 100) * 900.0, Places(self.scenes)
+        for _ in range(3):
+            _, line_s, _ = self.lines.next(self.s + FRONT_M)
+            self.s = np.where(line_s - self.s - FRONT_M < 30.0, line_s - FRONT_M + 1.0, self.s)
+            _, place_s = places.current(self.s)
+            amid = place_s - self.s < AMID_M
+            self.s = np.where(amid, place_s + places.tail_m + 1.0, self.s)
         self.d = self.lane_d.copy()
         x, y, heading = self.roads.pose(self.s, self.d)
         wish = np.minimum(self.limit, self.roads.at(self.roads.speed_cap, self.s))
@@ -225,25 +261,39 @@ class World:
         self.travelled_m = np.zeros(count)
         self.stopped_at, self.halted_at = np.full(count, -1), np.full(count, -1)
         self.missed_stop, self.ran_red = np.zeros(count, bool), np.zeros(count, bool)
+        self.took_way = np.zeros(count, bool)
 
     def _locate(self) -> None:
         self.s, self.d = self.roads.project(self.motion.x, self.motion.y, self.s)
 
     def _physics(self, accel: Floats, curvature: Floats) -> None:
         number, line_s, _ = self.lines.next(self.front_s)
+        before = self.front_s
         self.travelled_m = self.travelled_m + advance(self.motion, accel, curvature, PHYSICS_S)
         self._locate()
         self.traffic.step(PHYSICS_S, self.time_s, self.s, self.motion.speed)
         self.time_s = round(self.time_s + PHYSICS_S, 3)
+        self._meet(PHYSICS_S, before)
         near = line_s - self.front_s < STOP_ZONE_M
         self._judge_line(number, self.front_s >= line_s)
         self.stopped_at = np.where(near & (self.motion.speed < STOPPED_MPS), number, self.stopped_at)
         self.halted_at = np.where(near & (self.motion.speed < HALTED_MPS), number, self.halted_at)
 
+    def _meet(self, dt_s: float, before: Floats | None = None) -> None:
+        """Moves the cast; judges who entered its place, `before` being where the bumpers were."""
+        if self.cast is None or self.priority is None:
+            return
+        ego, line = self.ego(), self.cast.line_s
+        self.cast.step(dt_s, self.time_s, ego)
+        self.priority.step(dt_s, ego)
+        if before is not None:
+            crossed = (before < line) & (self.front_s >= line)
+            self.took_way |= crossed & self.priority.conflict(ego, STRICT_S)
+
     def _judge_line(self, number: Ints, crossed: Bools) -> None:
         kind = self.lines.kind_of(number)
         self.missed_stop |= crossed & (kind == STOP_LINE) & (self.halted_at != number)
-        self.ran_red |= crossed & (kind == LIGHT_LINE) & (self.lines.colour(number, self.time_s) == RED)
+        self.ran_red |= crossed & (kind == LIGHT_LINE) & (self.lines.colour(number, self.time_s) >= RED)
 
     def _times_to_collision(self) -> tuple[Floats, Floats]:
         t, v = self.traffic, self.motion.speed
@@ -254,7 +304,25 @@ class World:
         gap = t.person_s - self.front_s[:, None]
         at_risk = t.person_matters() & (gap > -2.0) & (v > 1.0)[:, None]
         people = np.where(at_risk, time_to_collision(gap, v[:, None], 0.0), NEVER_S)
-        return cars.min(1), people.min(1)
+        if self.cast is None:
+            return cars.min(1), people.min(1)
+        body, walker = self._times_to_bodies(self.cast)
+        return np.minimum(cars.min(1), body), np.minimum(people.min(1), walker)
+
+    def _times_to_bodies(self, cast: Cast) -> tuple[Floats, Floats]:
+        """Times to collision with the cast's bodies, and with people among them, [B]."""
+        bodies, v = cast.bodies(), self.motion.speed[:, None]
+        gap = bodies.s - bodies.half_s - self.front_s[:, None]
+        beside = np.abs(bodies.d - self.d[:, None]) < bodies.half_d + HALF_WIDTH_M
+        # Who comes from behind and touches does so by himself; nobody drives into anyone by standing.
+        mine = bodies.there & beside & (gap > -(2 * bodies.half_s + FRONT_M + REAR_M) + 0.3)
+        mine[:, :-1] &= ~cast.on_path
+        mine &= (v > 0.5) | (bodies.v > -0.5)
+        body = np.where(mine, time_to_collision(gap - 0.2, v, bodies.v), NEVER_S).min(1)
+        crossing = np.where(v > 0.5, cast.contacts(self.ego())[0], NEVER_S)
+        walks = cast.plays(Behaviour.WALK)
+        driven = np.where(walks, NEVER_S, crossing).min(1)
+        return np.minimum(body, driven), np.where(walks, crossing, NEVER_S).min(1)
 
     def _tags(self) -> dict[str, Bools]:
         t, front = self.traffic, self.front_s

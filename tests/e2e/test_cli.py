@@ -17,6 +17,7 @@ COMMANDS = (
     ("demo",),
     ("vehicle",),
     ("benchmark",),
+    ("simulate",),
     ("worker",),
     ("registrar",),
     ("exporter",),

@@ -147,8 +147,8 @@ def test_trajectories_of_wrong_shape_or_value_are_named() -> None:
 
 
 def test_bad_requests_say_what_exists() -> None:
-    with pytest.raises(ValueError, match="known: base, left_hand"):
-        scenes({"snow": 1}, 2, 0, "train")
+    with pytest.raises(ValueError, match=r"unknown scenario .hail.; known: base, left_hand"):
+        scenes({"hail": 1}, 2, 0, "train")
     with pytest.raises(ValueError, match="at least one scene"):
         World([], None)
     with pytest.raises(ValueError, match="weights"):
