@@ -25,12 +25,14 @@ from streams.contracts.clock import VirtualClock
 from streams.contracts.codec import encode
 from streams.contracts.drive import TriggerEvent
 from streams.contracts.ids import event_id
+from streams.engines.batch import engine as batch_engine
+from streams.engines.batch.client import Client, Commit
 from streams.engines.batch.engine import ALL, BatchConfig, BatchEngine
 from streams.engines.inline import InlineEngine
 from streams.engines.now import record_time
 from streams.selection import SelectionConfig
 from streams.topics import BY_NAME
-from streams.transport.base import Fenced
+from streams.transport.base import Fenced, Retry
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 from streams.transport.memory import MemoryTransport
 from tests.conftest import ROOT
@@ -243,6 +245,35 @@ def test_the_younger_process_of_a_fleet_wide_group_goes_on(broker: NativeKafka) 
     old.close()
     young.run(lambda: count(broker, prefix) == 600, idle_s=30.0)
     young.close()
+    check_same(committed(broker, prefix), inline([(START, some)], WHOLE))
+
+
+def test_a_client_that_never_comes_back_from_a_commit_is_left_behind(
+    broker: NativeKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As librdkafka does where the broker goes away while offsets are being sent."""
+    monkeypatch.setattr(batch_engine, "STUCK_S", 0.5)
+    prefix, some = ready(broker), recorded(range(300))
+    feed(broker, prefix, some)
+    stuck, hangs, commit = engine(broker, prefix, WHOLE), threading.Event(), Client.commit
+
+    def second_hangs(client: Client, what: Commit, group: object) -> None:
+        if client is stuck._client and stuck.taken:
+            hangs.wait(60)
+        else:
+            commit(client, what, group)
+
+    monkeypatch.setattr(Client, "commit", second_hangs)
+    with pytest.raises(Retry, match="has not come back from a commit"):
+        for _ in range(100):
+            stuck.step()
+    began = time.monotonic()
+    stuck.close()
+    assert time.monotonic() - began < 10
+    again = engine(broker, prefix, WHOLE)
+    again.run(lambda: count(broker, prefix) == 300, idle_s=30.0)
+    again.close()
+    hangs.set()
     check_same(committed(broker, prefix), inline([(START, some)], WHOLE))
 
 

@@ -8,9 +8,10 @@ that instant, so that readers of what is committed see each decision once.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -30,6 +31,8 @@ from streams.topology import BY_STAGE, topics_read
 from streams.transport.base import Position, Positions, Record, Retry, TransportError
 from streams.transport.kafka import KafkaConfig
 
+STUCK_S = 40.0
+"""No commit takes so long: the broker gives a transaction up after 15 s, the client its calls after 30."""
 _MARKS_S = 10.0
 """The marks of a commit reach all partitions long before."""
 TICK_NS = SECOND_NS
@@ -87,7 +90,6 @@ class BatchEngine:
         topics = self._topics()
         self._units: dict[int, _Kept] = {}
         self._error: BaseException | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._pending: Future[None] | None = None
         self.taken = 0
         self._client = Client(self._kafka(), config.group, topics, config.instance if self.shared else "")
@@ -156,7 +158,6 @@ class BatchEngine:
         finally:
             self._units.clear()
             self._client.close()
-            self._writer.shutdown()
 
     # --- what belongs together
 
@@ -249,14 +250,19 @@ class BatchEngine:
         self._settle()
         if commit.outgoing or commit.rows:
             group = self._client.consumer.consumer_group_metadata()
-            self._pending = self._writer.submit(self._client.commit, commit, group)
+            self._pending = _aside(lambda: self._client.commit(commit, group))
 
     def _settle(self) -> None:
-        """Wait for the commit that is under way. Raises what it raised."""
+        """Wait for the commit that is under way. Raises what it raised; Retry where the client does not come back
+        from it: where the broker goes away at the wrong moment it waits for ever, whatever it was told
+        (librdkafka's issue 5456). Whoever comes next fences it off."""
         pending, self._pending = self._pending, None
         try:
             if pending is not None:
-                pending.result()
+                pending.result(STUCK_S)
+        except TimeoutError as error:
+            self._units.clear()
+            raise Retry(f"the Kafka client has not come back from a commit for {STUCK_S:.0f} s") from error
         except BaseException:
             self._units.clear()  # they are ahead of the last commit
             raise
@@ -327,6 +333,22 @@ class BatchEngine:
 
 
 _OLDEST = -2
+
+
+def _aside(action: Callable[[], None]) -> Future[None]:
+    """Do it in a thread that nobody has to wait for, not even at the end of the process."""
+    future: Future[None] = Future()
+
+    def act() -> None:
+        try:
+            action()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=act, name="commit", daemon=True).start()
+    return future
 
 
 class _Records(Sequence[Record]):
