@@ -117,7 +117,7 @@ class Cast:
     def visible(self) -> Bools:
         """Who is there to be seen, [B, CAST]."""
         on = (self.p >= 0) & (self.p <= (PATH_POINTS - 2) * SPACING_M)
-        return (self.behaviour != ABSENT) & (on | ~self.on_path)
+        return np.asarray((self.behaviour != ABSENT) & (on | ~self.on_path))
 
     def step(self, dt_s: float, time_s: float, ego: Ego) -> None:
         """Moves everyone by `dt_s`, after changing casts where that is due."""
