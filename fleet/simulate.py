@@ -23,7 +23,7 @@ from model.rig import RIGS, THREE_CAMERAS, VAN, Rig, enlarged
 from simulation.encounters import ENCOUNTERS, Behaviour
 from simulation.episode import Supervised
 from simulation.expert import RULES
-from simulation.hazards import CUT_IN, GIVE_WAY
+from simulation.hazards import CUT_IN, GIVE_WAY, PEDESTRIAN
 from simulation.scenarios import SCENARIOS, Condition, Scene, UnknownName, condition, drawn, scene_seed
 from simulation.traffic import FAR_M
 from simulation.world import World
@@ -131,14 +131,15 @@ def show(scene: Scene, rig: Rig, seconds: float, out: Path, *, video: bool) -> S
 def telling_s(scene: Scene) -> float:
     """When, in a drive by the expert, the scenario shows best: once its own rule has bound for a second, where who
     takes part is near; else where any rule about others binds, or its place is reached; else after BEFORE_S."""
-    world = World([scene], None)
+    world, row = World([scene], None), scene.condition
+    own = {CUT_IN} if row.cut_ins else {PEDESTRIAN} if row.pedestrians else set(range(CUT_IN, len(RULES)))
     held, mild, place, near = 0, None, None, list[tuple[float, float]]()
     while world.time_s < SEARCHED_S and (not near or world.time_s < near[0][1] + WATCHED_S):
         rule = int(world.expert().rule[0])
         held = held + 1 if rule >= GIVE_WAY else 0
         if near or held * PLAN_PERIOD_S >= 1.0:
             near.append((abs(_nearest_m(world) - CLOSE_M), world.time_s))
-        if mild is None and rule >= CUT_IN and not scene.condition.encounters:
+        if rule in own and not row.encounters:
             mild = world.time_s
             break
         if place is None and world.cast and world.cast.line_s[0] - world.front_s[0] < CLOSE_M:

@@ -45,10 +45,6 @@ class Behaviour(IntEnum):
     """Stands, `at` metres beyond the place; a door opens when the vehicle is near."""
 
 
-ALONG = (Behaviour.STAND, Behaviour.RIDE, Behaviour.CHASE, Behaviour.RUSH, Behaviour.DOOR)
-"""Those who head as the vehicle does."""
-
-
 @dataclass(frozen=True, slots=True)
 class Role:
     """One road user of an encounter; ranges are drawn from evenly."""

@@ -25,6 +25,8 @@ ARM_Z, PLATE_Z, ISLAND_Z, MARK_Z = 0.03, 0.05, 0.14, 0.02
 KERB_M, WALK_M = 2.6, 4.2
 """Beyond a lane's outer edge: end of the shoulder, and of the sidewalk."""
 ISLAND_GAP_M = 0.3
+ARM_PIECE_M = 24.0
+"""Joining roads are laid in pieces of this length."""
 ROOM_M = {HOUSE: 8.0, TREE: 3.5}
 """How far from the edge of a road things of a kind stand; others 1.4 m."""
 
@@ -155,19 +157,20 @@ def disc(at: Frames, x: float, radius_m: float, z: float, rgb: ArrayLike, tile: 
 def _arm(at: Frames, scene: Scene, centre: tuple[float, float], bearing: float, begins_m: float) -> Mesh:
     """A joining road, with lines and sidewalks."""
     w = scene.lane_width_m
-    half = [0.0, 0.14, w - 0.12, w + 0.13, w + KERB_M, w + WALK_M]
-    rgbs: list[Rgb] = [scene.region.centre_line, ASPHALT_RGB, scene.region.edge_line, SHOULDER_RGB, WALK_RGB]
+    edges = [0.14, w - 0.12, w + 0.13, w + KERB_M, w + WALK_M]
+    sides: list[Rgb] = [ASPHALT_RGB, scene.region.edge_line, SHOULDER_RGB, WALK_RGB]
+    strips = [(-0.14, 0.14, scene.region.centre_line)]
+    for inner, outer, rgb in zip(edges[:-1], edges[1:], sides, strict=True):
+        strips += [(inner, outer, rgb), (-outer, -inner, rgb)]
     cos, sin = math.cos(bearing), math.sin(bearing)
     turned = np.array([[cos, sin], [-sin, cos]])
     out = []
-    # The depth of a pixel is not linear along a long polygon, nor is the light: pieces.
-    for near in np.arange(begins_m, ARM_M, 10.0):
-        far = min(near + 10.0, ARM_M)
-        for inner, outer, rgb in zip(half[:-1], half[1:], rgbs, strict=True):
-            for low, high in ((inner, outer), (-outer, -inner)):
-                quad = np.array([[near, low], [far, low], [far, high], [near, high]]) @ turned
-                tile = ASPHALT if rgb in (ASPHALT_RGB, SHOULDER_RGB) else PLAIN
-                out.append(flat(at, quad + centre, ARM_Z, rgb, tile))
+    for near in np.arange(begins_m, ARM_M, ARM_PIECE_M):
+        far = min(near + ARM_PIECE_M, ARM_M)
+        for low, high, rgb in strips:
+            quad = np.array([[near, low], [far, low], [far, high], [near, high]]) @ turned
+            tile = ASPHALT if rgb in (ASPHALT_RGB, SHOULDER_RGB) else PLAIN
+            out.append(flat(at, quad + np.array(centre), ARM_Z, rgb, tile))
     return join(out)
 
 

@@ -44,8 +44,7 @@ def ambulance(lit: int) -> Mesh:
         for side, y in enumerate((-0.6, 0.6))
     ]
     band = boxes(ORIGIN, [-0.6, 0, 1.1], [4.24, 2.14, 0.35], RED)
-    cross = [plates(_facing(turn), [-2.75, 0, 1.7], rectangle(*size), RED)
-             for turn in (0.0, np.pi) for size in ((0.8, 0.26), (0.26, 0.8))]  # fmt: skip
+    cross = [plates(ORIGIN, [-2.75, 0, 1.7], rectangle(*size), RED) for size in ((0.8, 0.26), (0.26, 0.8))]
     return join([van((238, 238, 236)), band, *bar, *flash, *cross])
 
 

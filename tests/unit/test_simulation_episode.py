@@ -146,7 +146,10 @@ def test_drive_counts_exposure_by_condition_over_batches() -> None:
 
 def test_gravest_cause_names_the_event() -> None:
     assert episode.CAUSES[0] == "collision"
-    assert set(episode.CAUSES) == {"lateral", "collision", "pedestrian", "stop_sign", "red_light", "stuck"}
+    assert set(episode.CAUSES) == {
+        "lateral", "collision", "pedestrian", "stop_sign", "red_light", "stuck",
+        "right_of_way", "cyclist", "emergency",
+    }  # fmt: skip
     assert Disengagement(0, "stuck", 1.0).cause in episode.CAUSES
 
 
