@@ -23,8 +23,8 @@ from fleet.benchmarks.result import Bar, Measured
 from fleet.benchmarks.streams_load import Gate, Keyed, Load, encoded, feed, latencies, prepare, read_outputs
 from fleet.benchmarks.streams_watch import ContenderFailed, watch
 from fleet.console import Watcher
+from fleet.contender import PACED
 from fleet.kafka import NativeKafka, missing_tools
-from fleet.pace import PACED
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "tests" / "benchmarks" / "peers"
@@ -292,11 +292,13 @@ def assess(results: dict[str, Any]) -> Measured:
 
 def _compared(runs: dict[str, list[dict[str, Any]]], suffix: str, how: str) -> list[Bar]:
     """Our engines to their peers, who were all given the same work."""
-    peers = [name for name in ("quixstreams" + suffix, "bytewax" + suffix) if name in runs]
-    hand, best = "batch over the hand-written loop, both transactional", "batch over the faster of {} and {}"
+    hand, best = (
+        "batch over the hand-written loop, both transactional", "batch over the faster of quixstreams and bytewax"
+    )  # fmt: skip
+    peers = ["quixstreams" + suffix, "bytewax" + suffix]
     bars = [
         _ratio("batch-hand" + suffix, hand + how, runs, ["hand" + suffix], 0.9),
-        _ratio("batch-peers" + suffix, best.format("quixstreams", "bytewax") + how, runs, peers, 2.0),
+        _ratio("batch-peers" + suffix, best + how, runs, peers, 2.0),
     ]
     if "flink" in runs:
         bars.append(_ratio("flink-pyflink" + suffix, FLINK_BAR + how, runs, ["pyflink" + suffix], 3.0, "flink"))

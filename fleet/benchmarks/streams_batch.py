@@ -8,15 +8,10 @@ import threading
 import time
 from collections.abc import Sequence
 
-from fleet.pace import event_ns, paced, selection_config
+from fleet.contender import event_ns, paced, work
 from streams.contracts.clock import SystemClock
-from streams.dedup import Dedup
 from streams.engines.batch.engine import BatchConfig, BatchEngine
 from streams.engines.now import clock_time
-from streams.novelty import NoveltyConfig, NoveltyStage
-from streams.selection import Selection
-from streams.stage import AnyStage
-from streams.tagging import Tagging
 from streams.transport.base import Record
 from streams.transport.kafka import KafkaConfig
 
@@ -30,14 +25,8 @@ def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
     """Until SIGTERM."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    stages: list[AnyStage] = [
-        Dedup(),
-        Tagging(),
-        NoveltyStage(NoveltyConfig(prototypes=int(prototypes))),
-        Selection(selection_config()),
-    ]
     clock = clock_time(SystemClock()) if paced() else now
-    engine = BatchEngine(BatchConfig(KafkaConfig(bootstrap, prefix=prefix), group), stages, clock)
+    engine = BatchEngine(BatchConfig(KafkaConfig(bootstrap, prefix=prefix), group), work(int(prototypes)), clock)
     engine.run(stop.is_set)
     engine.close()
 

@@ -14,31 +14,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fleet.benchmarks.streams_load import Load
-from fleet.pace import event_ns, selection_config
+from fleet.contender import event_ns, work
 from streams.contracts.codec import encode
 from streams.contracts.drive import TriggerEvent
 from streams.contracts.ids import event_id
-from streams.dedup import Dedup
 from streams.engines.batch.unit import Batch, Flow, Taken, Unit
-from streams.engines.round import in_order
 from streams.engines.seldom_collected import seldom_collected
-from streams.novelty import NoveltyStage
-from streams.selection import Selection
-from streams.stage import AnyStage
-from streams.tagging import Tagging
 from streams.topics import BY_NAME
 from streams.transport.base import Record
 from streams.transport.memory import partition_of
 
 TOPIC, PARTS = "fleet.events", 5
 BATCH, DISTINCT = 16_000, 32_000
+PROTOTYPES = 256
 _BOOT = "boot-%04d"
 
 
 def main(events: str, seed: str) -> None:
     """Print resident memory, the decisions so far, and the time per event of each part."""
-    stages: list[AnyStage] = [Dedup(), Tagging(), NoveltyStage(), Selection(selection_config())]
-    unit = Unit(Flow.of(in_order(stages)))
+    unit = Unit(Flow.of(work(PROTOTYPES)))
     number, taken, decided, began = int(events), 0, 0, time.process_time()
     with seldom_collected():
         for batch in _batches(int(seed), number):

@@ -1,7 +1,6 @@
 """The Faust engine as a contender: `streams_faust.py BOOTSTRAP PREFIX GROUP PROTOTYPES`, until it is ended.
 
-Without selection, which others run inside the same process: Faust's flows meet through topics, and the topic holds
-what earlier contenders wrote.
+Without selection, which others run inside the same process: Faust's flows meet through topics.
 """
 
 from __future__ import annotations
@@ -9,16 +8,13 @@ from __future__ import annotations
 import sys
 
 from fleet.benchmarks.streams_batch import now
-from streams.dedup import Dedup
+from fleet.contender import work
 from streams.engines.faust_app import FaustConfig, run_worker
-from streams.novelty import NoveltyConfig, NoveltyStage
-from streams.stage import AnyStage
-from streams.tagging import Tagging
 
 
 def main(bootstrap: str, prefix: str, group: str, prototypes: str) -> None:
     """Until SIGTERM."""
-    stages: list[AnyStage] = [Dedup(), Tagging(), NoveltyStage(NoveltyConfig(prototypes=int(prototypes)))]
+    *stages, _selection = work(int(prototypes))
     run_worker(FaustConfig(bootstrap, prefix, group, web_port=0, limit=2000), stages, now=now)
 
 

@@ -34,7 +34,7 @@ def watch(command: Sequence[str], environment: Mapping[str, str], gate: Gate, ti
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     ) as child:
-        watched = _Watched(child, gate, time.monotonic() + timeout_s)
+        watched = _Watched(child, command, gate, time.monotonic() + timeout_s)
         try:
             watched.wait(gate.first, WARM_QUIET_S)
             opened_ms = gate.open()
@@ -51,8 +51,8 @@ def watch(command: Sequence[str], environment: Mapping[str, str], gate: Gate, ti
 class _Watched:
     """A process, and what it has written."""
 
-    def __init__(self, child: subprocess.Popen[bytes], gate: Gate, limit: float) -> None:
-        self._child, self._gate, self._limit = child, gate, limit
+    def __init__(self, child: subprocess.Popen[bytes], command: Sequence[str], gate: Gate, limit: float) -> None:
+        self._child, self._command, self._gate, self._limit = child, command, gate, limit
         self.peak_mb = 0.0
 
     def wait(self, outputs: int, quiet_s: float) -> None:
@@ -60,7 +60,9 @@ class _Watched:
         quiet_since, last = time.monotonic(), -1
         while last < outputs or time.monotonic() - quiet_since < quiet_s:
             if self._child.poll() is not None or time.monotonic() > self._limit:
-                raise ContenderFailed(f"{max(last, 0)} of {outputs} outputs; {self._last_words()}")
+                raise ContenderFailed(
+                    f"{' '.join(self._command[:2])}: {max(last, 0)} of {outputs} outputs; {self._last_words()}"
+                )
             self.peak_mb = max(self.peak_mb, resident_mb(self._child.pid))
             number = self._gate.written()
             quiet_since = quiet_since if number == last else time.monotonic()

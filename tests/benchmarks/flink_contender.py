@@ -11,16 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fleet.contender import work
 from fleet.flink import FlinkEnvironment
 from fleet.flink_cluster import FlinkCluster
-from fleet.pace import selection_config
 from registry.store import Store
-from streams.dedup import Dedup
 from streams.engines.flink.config import FlinkConfig
-from streams.novelty import NoveltyConfig, NoveltyStage
-from streams.selection import Selection
 from streams.stage import AnyStage
-from streams.tagging import Tagging
 
 STAGES = ("dedup", "tagging", "novelty", "selection")
 PROTOTYPES = "FLEET_BENCHMARK_PROTOTYPES"
@@ -29,13 +25,7 @@ PROTOTYPES = "FLEET_BENCHMARK_PROTOTYPES"
 
 def stages(names: Sequence[str], _store: Store) -> list[AnyStage]:
     """As the batch engine's contender has them."""
-    made: list[AnyStage] = [
-        Dedup(),
-        Tagging(),
-        NoveltyStage(NoveltyConfig(prototypes=int(os.environ[PROTOTYPES]))),
-        Selection(selection_config()),
-    ]
-    return [s for s in made if s.name in names]
+    return [s for s in work(int(os.environ[PROTOTYPES])) if s.name in names]
 
 
 def main(

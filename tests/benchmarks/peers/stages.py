@@ -7,14 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from fleet.pace import event_ns, selection_config
+from fleet.contender import event_ns, work
 from streams.contracts.codec import Message, decode_many, encode_many
 from streams.contracts.drive import TriggerEvent
-from streams.dedup import Dedup
-from streams.novelty import NoveltyConfig, NoveltyStage
-from streams.selection import Selection
-from streams.stage import AnyStage, step_all
-from streams.tagging import Tagging
+from streams.stage import step_all
 from streams.topics import BY_NAME, keys_of
 from streams.transport.memory import partition_of
 from tests.benchmarks.peers.work import Record, Work
@@ -39,11 +35,8 @@ class Stages:
     """Dedup, tagging, novelty and selection over batches of records' values."""
 
     def __init__(self, prototypes: int) -> None:
-        self._in_lanes: list[AnyStage] = [
-            Dedup(), Tagging(), NoveltyStage(NoveltyConfig(prototypes=prototypes)),
-        ]  # fmt: skip
+        *self._in_lanes, self._selection = work(prototypes)
         self._states = {s.name: dict.fromkeys(range(PARTITIONS), s.initial()) for s in self._in_lanes}
-        self._selection = Selection(selection_config())
         self._event_ns = event_ns()
         self._window = self._selection.initial()
         self._now_ns = 0
