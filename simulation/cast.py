@@ -178,15 +178,15 @@ class Cast:
 
     def _come_on(self, row: int, number: int, line_s: float, ego: Ego) -> None:
         scene = self.scenes[row]
-        count = int(self.places.count[row])
-        encounter = scene.encounters[int(self.places.slot[row, number % count])]
+        slot = int(self.places.slot[row, number % int(self.places.count[row])])
+        encounter = scene.encounters[slot]
         assert encounter is not None, "a place has an encounter"
         self.number[row], self.line_s[row], self.encounters[row] = number, line_s, encounter
         closed = encounter.closed_m
         self.closed[row] = (line_s + closed[0], line_s + closed[1]) if closed else FAR_M
         self.passing_m[row], self.pull_m[row] = encounter.passing_m, encounter.pull_m
         self.must_give_way[row] = encounter.line == GIVE_WAY_LINE
-        self._route(row, int(self.places.slot[row, number % count]), encounter)
+        self._route(row, slot, encounter)
         self.behaviour[row] = ABSENT
         for column, role in enumerate(encounter.roles):
             draw = chance(self.seed[row], number, 400, column, np.arange(3))

@@ -80,7 +80,7 @@ def track(scene: Scene, roads: Roads, row: int, encounter: Encounter, role: Role
     local = mirrored(path(role.path, encounter.layout, scene.lane_width_m), scene.region.side)
     line = placed(local, *origin(roads, row, line_s, encounter.layout))
     station = line_s + np.arange(*WINDOW_M, 0.5)
-    road = np.stack(_pose(roads, row, station), 1)
+    road = np.stack(roads.middle(row, station), 1)
     away = ((line[:, None, :2] - road[None, :, :2]) ** 2).sum(-1)
     near = away.argmin(1)
     foot = road[near]
@@ -94,7 +94,7 @@ def track(scene: Scene, roads: Roads, row: int, encounter: Encounter, role: Role
 def origin(roads: Roads, row: int, line_s: float, layout: Layout) -> tuple[float, float, float]:
     """World x, y and heading of a place's local coordinates."""
     before = STRAIGHT_M[layout]
-    x, y, heading = (float(z[0]) for z in _pose(roads, row, np.array([line_s - before])))
+    x, y, heading = (float(z[0]) for z in roads.middle(row, np.array([line_s - before])))
     return x + before * np.cos(heading), y + before * np.sin(heading), heading
 
 
@@ -119,12 +119,3 @@ def extents(length: Floats | float, width: Floats | float, turned: Floats) -> tu
     """Half of what a body takes along and across the road, when turned against it."""
     cos, sin = np.abs(np.cos(turned)), np.abs(np.sin(turned))
     return np.asarray((length * cos + width * sin) / 2), np.asarray((length * sin + width * cos) / 2)
-
-
-def _pose(roads: Roads, row: int, s: Floats) -> tuple[Floats, Floats, Floats]:
-    """World x, y and heading of one road's centre line."""
-    index = np.mod(s, PERIOD_M) / PERIOD_M * (roads.x.shape[1] - 1)
-    turn, station = np.floor(s / PERIOD_M), np.arange(roads.x.shape[1])
-    x = np.interp(index, station, roads.x[row]) + turn * roads.drift[row, 0]
-    y = np.interp(index, station, roads.y[row]) + turn * roads.drift[row, 1]
-    return x, y, np.interp(index, station, roads.heading[row])

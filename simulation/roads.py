@@ -77,6 +77,14 @@ class Roads:
         y = self.at(self.y, s) + turns * drift[..., 1] + d * np.cos(heading)
         return x, y, heading
 
+    def middle(self, row: int, s: Floats) -> tuple[Floats, Floats, Floats]:
+        """World x, y and heading of one road's centre line, shaped as `s`."""
+        index = np.mod(s, PERIOD_M) / PERIOD_M * (self.x.shape[1] - 1)
+        turn, station = np.floor(s / PERIOD_M), np.arange(self.x.shape[1])
+        x = np.interp(index, station, self.x[row]) + turn * self.drift[row, 0]
+        y = np.interp(index, station, self.y[row]) + turn * self.drift[row, 1]
+        return x, y, np.interp(index, station, self.heading[row])
+
     def project(self, x: Floats, y: Floats, guess: Floats) -> tuple[Floats, Floats]:
         """(s, d) of world points [B], by Newton steps from a nearby `guess` of s."""
         s = guess

@@ -74,12 +74,7 @@ class Builder:
 
     def frames(self, s: Floats, d: Floats) -> Frames:
         """Places at (s, d), heading along the road; s may lie outside one period."""
-        index = np.mod(s, PERIOD_M) / PERIOD_M * (self.roads.x.shape[1] - 1)
-        turn = np.floor(s / PERIOD_M)
-        station = np.arange(self.roads.x.shape[1])
-        heading = np.interp(index, station, self.roads.heading[self.row])
-        x = np.interp(index, station, self.roads.x[self.row]) + turn * self.roads.drift[self.row, 0]
-        y = np.interp(index, station, self.roads.y[self.row]) + turn * self.roads.drift[self.row, 1]
+        x, y, heading = self.roads.middle(self.row, s)
         return Frames(x - d * np.sin(heading), y + d * np.cos(heading), heading, place_code(s))
 
     def pieces(self) -> list[Mesh]:
