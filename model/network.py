@@ -34,6 +34,14 @@ class Output(NamedTuple):
     embedding: Tensor
 
 
+class Scene(NamedTuple):
+    """What was seen, for every head: `tokens` [B, N, D] of all patches of all cameras, and `latents` [B, L, D]: one
+    for the ego state, one per mode, then the free ones."""
+
+    tokens: Tensor
+    latents: Tensor
+
+
 class Attention(nn.Module):
     """Multi-head attention of queries [B, Q, D] to keys [B, K, D]."""
 
@@ -119,11 +127,19 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor, rays: Tensor, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Output:
         """Trajectories with confidence *logits*; `plan` turns them into probabilities."""
+        return self.drive(self.perceive(images, rays, speed, yaw_rate, command), speed)
+
+    def perceive(self, images: Tensor, rays: Tensor, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Scene:
+        """The trunk: inputs as of `forward`."""
         tokens = self._tokens(images, rays)
         latents = self._latents(speed, yaw_rate, command)
         for block in self.blocks:
             latents = block(latents, tokens)
-        latents = self.norm(latents)
+        return Scene(tokens, self.norm(latents))
+
+    def drive(self, scene: Scene, speed: Tensor) -> Output:
+        """The head that drives: see `forward`; speed [B] m/s."""
+        latents = scene.latents
         embedding = latents.mean(1)
         per_mode = latents[:, 1 : 1 + self.config.modes]
         ego = latents[:, :1].expand(-1, self.config.modes, -1)
