@@ -29,7 +29,7 @@ from faust.web import Request, Response, View
 from streams.contracts.clock import SystemClock
 from streams.engines.faust_agent import FlowAgent
 from streams.engines.faust_flow import Flow, flows_of
-from streams.engines.faust_parts import JournaledApp, PassedOver
+from streams.engines.faust_parts import JournaledApp, StoodStill
 from streams.engines.inline import ContentSink
 from streams.engines.now import Now, clock_time
 from streams.stage import AnyStage
@@ -163,7 +163,7 @@ def build_app(
     )
     agents += [FlowAgent(app, f, now, sink=sink, limit=config.limit, period_s=config.period_s) for f in flows]
     _follow_rebalances(app, agents)
-    _look_for_what_was_passed_over(app, config.session_s / 4)
+    _look_for_what_stood_still(app, config.session_s / 4)
     _add_views(app, agents)
     return app
 
@@ -217,11 +217,11 @@ def _follow_rebalances(app: JournaledApp, agents: Sequence[FlowAgent]) -> None:
     app.on_rebalance_complete.connect(restore)
 
 
-def _look_for_what_was_passed_over(app: JournaledApp, period_s: float) -> None:
-    passed_over = PassedOver()
+def _look_for_what_stood_still(app: JournaledApp, period_s: float) -> None:
+    stood_still = StoodStill()
 
     async def look() -> None:
-        await app.fetch_what_was_passed_over(passed_over)
+        await app.fetch_what_stood_still(stood_still)
 
     app.timer(period_s)(look)
 

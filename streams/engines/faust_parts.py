@@ -45,15 +45,6 @@ class _Thread(driver.AIOKafkaConsumerThread):
         record from there would make those before it look as if they were taken."""
         return cast(Mapping[TP, int], await self.call_thread(self._seek_to, positions))
 
-    async def fetched(self, tps: Iterable[TP]) -> Positions:
-        """Where fetching goes on, of those that are assigned."""
-        return cast(Positions, await self.call_thread(self._fetched, tps))
-
-    async def _fetched(self, tps: Iterable[TP]) -> Positions:
-        consumer = self._ensure_consumer()
-        held = [tp for tp in tps if tp in consumer.assignment()]
-        return {tp: await consumer.position(driver.ensure_aiokafka_TP(tp)) for tp in held}
-
     async def _seek_to(self, positions: Positions) -> Mapping[TP, int]:
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
@@ -90,37 +81,43 @@ class _Consumer(driver.Consumer):
         assert isinstance(self.app, JournaledApp) and isinstance(self._thread, _Thread)
         return await self._thread.seek_to(self.app.positions())
 
-    async def look(self, passed_over: PassedOver) -> None:
-        """Fetch again what was fetched and never came."""
-        assert isinstance(self.app, JournaledApp) and isinstance(self._thread, _Thread)
-        taken, fetched = self.app.positions(), None
+    async def look(self, stood_still: StoodStill) -> None:
+        """Fetch again what is there and does not come, also from partitions that Faust has left out: it stops
+        fetching where a queue is full, and must be told when it no longer is."""
+        assert isinstance(self.app, JournaledApp)
+        held, ends = self.assignment(), None
+        taken = {tp: offset for tp, offset in self.app.positions().items() if tp in held}
         # Where it cannot be told now, the next look tells.
         with suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(COMMIT_S):
-                fetched = await self._thread.fetched(taken)
-        if fetched is not None and passed_over.look(taken, fetched):
+                ends = await self.highwaters(*map(driver.ensure_aiokafka_TP, taken))
+        if ends is None:
+            return
+        again = stood_still.look(taken, ends)
+        if again:
+            self.resume_partitions(again)
             await self.perform_seek()
 
 
-class PassedOver:
-    """Records that Faust has fetched and never handed on: around a rebalance it may drop some, and would not fetch
-    them again before the next one. What lies between taken and fetched and has not moved from one look to the next
-    is such, or the marks of transactions, which look the same: it is asked for after 1 look, after 2 more, 4, 8,
-    and so on."""
+class StoodStill:
+    """Partitions in which something lies that is not taken: around a rebalance Faust may drop records that it has
+    fetched, or leave a partition out, and would not fetch them before the next one. What has not moved from one
+    look to the next is such, or the marks of transactions, which look the same, or a long turn: it is asked for
+    after 1 look, after 2 more, 4, 8, and so on."""
 
     def __init__(self) -> None:
         self._still: dict[TP, tuple[tuple[int, int], int]] = {}
-        """What lies between, and for how many looks."""
+        """What lies there, and for how many looks."""
 
-    def look(self, taken: Positions, fetched: Positions) -> bool:
-        """Whether to fetch again from what was taken."""
-        between = {tp: (taken[tp], end) for tp, end in fetched.items() if end > taken.get(tp, end)}
+    def look(self, taken: Positions, ends: Positions) -> set[TP]:
+        """Which to fetch again from what was taken."""
+        left = {tp: (offset, ends[tp]) for tp, offset in taken.items() if ends.get(tp, offset) > offset}
         before = self._still
         self._still = {
             tp: (span, before[tp][1] + 1 if tp in before and before[tp][0] == span else 0)
-            for tp, span in between.items()
+            for tp, span in left.items()
         }
-        return any(looks and not looks & (looks + 1) for _, looks in self._still.values())
+        return {tp for tp, (_, looks) in self._still.items() if looks and not looks & (looks + 1)}
 
 
 class _Producer(driver.Producer):
@@ -205,11 +202,11 @@ class JournaledApp(faust.App):
         super().__init__(name, PartitionAssignor=OneForTheFleet, **options)
         self.fleet_topics, self.positions = set(fleet_topics), positions
 
-    async def fetch_what_was_passed_over(self, passed_over: PassedOver) -> None:
+    async def fetch_what_stood_still(self, stood_still: StoodStill) -> None:
         """Once in a while; while partitions change hands, positions are being sought anyway."""
         if self.flow_control.is_active():
             assert isinstance(self.consumer, _Consumer)
-            await self.consumer.look(passed_over)
+            await self.consumer.look(stood_still)
 
     @cached_property
     def flow_control(self) -> FlowControlEvent:
