@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from fleet.benchmarks.chaos_verdict import Word, word
 from streams.engines.undisturbed import Phase
 from streams.topics import BY_NAME
-from streams.transport.kafka import LARGEST_BATCH_BYTES, KafkaConfig, KafkaTransport
+from streams.transport.kafka import LARGEST_BATCH_BYTES, ONE_AT_A_TIME, KafkaConfig, KafkaTransport
 from streams.transport.memory import partition_of
 
 _log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Wire:
             "enable.idempotence": True,
             "linger.ms": 2,
             "message.max.bytes": LARGEST_BATCH_BYTES,
+            **ONE_AT_A_TIME,
         }
         self._producer = Producer(settings, logger=_log)
         self._refused: list[KafkaError] = []

@@ -220,10 +220,13 @@ def _follow_rebalances(app: JournaledApp, agents: Sequence[FlowAgent]) -> None:
 def _look_for_what_stood_still(app: JournaledApp, period_s: float) -> None:
     stood_still = StoodStill()
 
+    # Not a timer: Faust's warn of each call that lasts, and this one waits for the consumer's thread.
     async def look() -> None:
-        await app.fetch_what_stood_still(stood_still)
+        while not app.should_stop:
+            await app.sleep(period_s)
+            await app.fetch_what_stood_still(stood_still)
 
-    app.timer(period_s)(look)
+    app.task(look)
 
 
 def _add_views(app: JournaledApp, agents: Sequence[FlowAgent]) -> None:

@@ -46,6 +46,10 @@ _BATCH_OVERHEAD = 10_000
 """Bytes of framing that a broker's limit must allow beside the largest record."""
 LARGEST_BATCH_BYTES = max(t.max_bytes for t in TOPICS) + _BATCH_OVERHEAD
 """What a producer must be allowed to send at once."""
+ONE_AT_A_TIME: Settings = {"max.in.flight.requests.per.connection": 1}
+"""For every producer. With several requests under way the first may find a partition whose leader is not ready and
+the second succeed: a broker that knows nothing of a producer takes any number as its first, and the client counts
+what was refused as acknowledged (confluent-kafka-go's issue 921)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,7 @@ class KafkaTransport:
             "partitioner": "consistent",
             "linger.ms": 5,
             "message.max.bytes": LARGEST_BATCH_BYTES,
+            **ONE_AT_A_TIME,
             "delivery.timeout.ms": int(self.config.timeout_s * 1000),
         }
         if self.config.transactional_id:
@@ -342,8 +347,8 @@ def new_topic(config: KafkaConfig, topic: Topic) -> NewTopic:
 
 
 def make_topics(admin: AdminClient, config: KafkaConfig, wanted: Sequence[NewTopic]) -> None:
-    """Make those that are missing, and wait until all have leaders: before that their offsets cannot be asked for.
-    Raises TransportError; Retry where the leaders do not come."""
+    """Make those that are missing, and wait until all have leaders that answer. Raises TransportError; Retry where
+    the leaders do not come."""
     for name, made in admin.create_topics(list(wanted), operation_timeout=config.timeout_s).items():
         try:
             made.result(timeout=config.timeout_s)
@@ -352,14 +357,21 @@ def make_topics(admin: AdminClient, config: KafkaConfig, wanted: Sequence[NewTop
                 _log.warning("topic %s could not be made", name)
                 raise named(error) from error
     ends = time.monotonic() + config.timeout_s
-    while True:
-        known = call(lambda: admin.list_topics(timeout=config.timeout_s)).topics
-        found = [known.get(t.topic) for t in wanted]
-        if all(t and t.partitions and all(p.leader >= 0 for p in t.partitions.values()) for t in found):
-            return
+    while not all(_answers(admin, config, t) for t in wanted):
         if time.monotonic() > ends:
             raise Retry(f"{config.bootstrap} has no leader for every topic yet")
         time.sleep(0.05)
+
+
+def _answers(admin: AdminClient, config: KafkaConfig, wanted: NewTopic) -> bool:
+    """Whether each partition has a leader, and that takes itself for it: for a moment the others know first."""
+    found = call(lambda: admin.list_topics(wanted.topic, timeout=config.timeout_s)).topics.get(wanted.topic)
+    if not found or not found.partitions or any(p.leader < 0 for p in found.partitions.values()):
+        return False
+    newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    places = {TopicPartition(wanted.topic, p): newest for p in found.partitions}
+    asked = admin.list_offsets(places, request_timeout=config.timeout_s).values()
+    return all(future.exception(config.timeout_s) is None for future in asked)
 
 
 def client_settings(config: KafkaConfig, settings: Settings) -> Settings:

@@ -27,6 +27,7 @@ from streams.topics import BY_NAME
 from streams.transport.base import Position, Positions, Retry
 from streams.transport.kafka import (
     LARGEST_BATCH_BYTES,
+    ONE_AT_A_TIME,
     KafkaConfig,
     KafkaTransport,
     Settings,
@@ -228,6 +229,7 @@ class Client:
             "queue.buffering.max.messages": 200_000,
             "queue.buffering.max.kbytes": 256 * 1024,
             "message.max.bytes": LARGEST_BATCH_BYTES,
+            **ONE_AT_A_TIME,
         }
         producer = Producer(client_settings(self.config, settings), logger=_log)
         self._persist(lambda: producer.init_transactions(self.config.timeout_s))
