@@ -79,8 +79,8 @@ def _peers(work: str, suffix: str = "") -> tuple[Contender, ...]:
 
 CONTENDERS: tuple[Contender, ...] = (
     Contender("batch", HERE, ROOT / "fleet" / "benchmarks" / "streams_batch.py"),
-    Contender("flink", FLINK, PEERS.parent / "flink_contender.py", "make flink", warms_up=True),
     *_peers("same"),
+    Contender("flink", FLINK, PEERS.parent / "flink_contender.py", "make flink", warms_up=True),
     *_peers("rough", ROUGH),
     Contender("copy", HERE, PEERS / "copy.py", guarantee="at least once; decides nothing"),
     Contender(
@@ -105,7 +105,7 @@ class Plan:
     more_events: int = 80_000
     more_first: int = 40_000
     """For contenders whose virtual machine warms up."""
-    repeats: int = 3
+    repeats: int = 4
     endured: int = 5_000_000
     """Events of the long run."""
     latency_rate: int = 5_000
@@ -171,7 +171,9 @@ class _Bench:
         found: dict[str, list[dict[str, Any]]] = {"raw": []}
         for turn in range(self._plan.repeats):
             found["raw"].append(self._raw())
-            for contender in (c for c in CONTENDERS if not c.missing() and c.name not in self._failed):
+            # Forth and back, so that a machine that becomes slower or faster favours nobody.
+            order = CONTENDERS if turn % 2 == 0 else CONTENDERS[::-1]
+            for contender in (c for c in order if not c.missing() and c.name not in self._failed):
                 try:
                     ran = self._run(contender)
                 except ContenderFailed as error:
