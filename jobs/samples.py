@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from jobs.label import ClipLabels
 from jobs.step import Progress
 from model.data import BadSamples, Samples, check, empty
+from model.labels import joined
 from model.rig import THREE_CAMERAS
 from registry.clips import read_clip
 from registry.datasets import DatasetClip
@@ -23,7 +24,8 @@ from registry.store import Store
 _ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
 MAX_HEADER_BYTES = 100_000_000
 """safetensors' own bound."""
-_TYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64, "I32": np.int32}
+_TYPES = {"U8": np.uint8, "I8": np.int8, "F32": np.float32, "I64": np.int64, "I32": np.int32}
+_LABEL = "label."
 
 
 def from_clips(
@@ -63,6 +65,7 @@ def from_clips(
 def save(samples: Samples, path: Path) -> None:
     """Write a samples file (safetensors)."""
     arrays = {name: np.ascontiguousarray(getattr(samples, name)) for name in _ARRAYS}
+    arrays |= {_LABEL + name: np.ascontiguousarray(label) for name, label in samples.labels.items()}
     save_file(arrays, path, {"sources": json.dumps(samples.sources)})
 
 
@@ -75,10 +78,15 @@ def open_file(path: Path) -> Samples:
                 raise ValueError(f"a header of {length} bytes; at most {MAX_HEADER_BYTES}")
             header: dict[str, Any] = json.loads(file.read(length))
         arrays = {name: _array(path, 8 + length, header[name]) for name in _ARRAYS}
+        labels = {
+            name.removeprefix(_LABEL): _array(path, 8 + length, header[name])
+            for name in header
+            if name.startswith(_LABEL)
+        }
         sources = tuple(json.loads(header["__metadata__"]["sources"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadSamples(f"{path} is not a samples file: {error}") from error
-    samples = Samples(**arrays, sources=sources)
+    samples = Samples(**arrays, sources=sources, labels=labels)
     check(samples)
     return samples
 
@@ -103,7 +111,7 @@ def subset(parts: Sequence[Samples], most: int, seed: int) -> Samples:
     edges = np.concatenate([[0], np.cumsum([len(p) for p in parts])])
     whole = empty(len(chosen), *parts[0].images.shape[1:4])
     names = tuple(dict.fromkeys(name for p in parts for name in p.sources))
-    at = 0
+    at, labels, counts = 0, [], []
     for part, low, high in zip(parts, edges[:-1], edges[1:], strict=True):
         rows = chosen[(chosen >= low) & (chosen < high)] - low
         for name in _ARRAYS[:-1]:
@@ -111,7 +119,9 @@ def subset(parts: Sequence[Samples], most: int, seed: int) -> Samples:
         numbers = np.array([names.index(n) for n in part.sources], np.int32)
         whole.source[at : at + len(rows)] = numbers[part.source[rows]]
         at += len(rows)
-    return replace(whole, sources=names)
+        labels.append({name: label[rows] for name, label in part.labels.items()})
+        counts.append(len(rows))
+    return replace(whole, sources=names, labels=joined(labels, counts))
 
 
 def _array(path: Path, offset: int, entry: Mapping[str, Any]) -> NDArray[Any]:

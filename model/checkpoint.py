@@ -17,6 +17,7 @@ from safetensors.torch import save as encode
 from torch import Tensor
 
 from model.config import NetworkConfig, network_from_json
+from model.heads import HEADS
 from model.network import Network
 
 FORMAT = "fleetwheel.checkpoint/1"
@@ -52,6 +53,12 @@ class Checkpoint:
     def finished(self) -> Checkpoint:
         """Only what is needed to drive or to start another run from."""
         return replace(self, step=0, optimizer={})
+
+    def without_heads(self) -> Checkpoint:
+        """What drives, and nothing else: every head of model.heads is left out."""
+        network = replace(self.network, **dict.fromkeys(HEADS, 0))
+        weights = {name: tensor for name, tensor in self.weights.items() if not name.startswith("heads.")}
+        return replace(self.finished(), network=network, weights=weights)
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:

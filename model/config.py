@@ -10,6 +10,11 @@ class BadConfig(ValueError):
     """A configuration that cannot be used: names the field and the value."""
 
 
+_FIRST_FIELDS = frozenset(
+    ("patch_px", "width", "heads", "stem_width", "token_depth", "latent_depth", "latents", "modes")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
     """The shape of the network (model/network.py). Everything else about it follows from these."""
@@ -29,6 +34,8 @@ class NetworkConfig:
     """Free latents beside one for the ego state and one per mode."""
     modes: int = 4
     """Candidate trajectories (M)."""
+    motion: int = 0
+    """Depth of the head of that name (model/heads); 0 leaves it out. So for each of the following."""
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "stem_width", "latent_depth", "modes"):
@@ -37,12 +44,15 @@ class NetworkConfig:
             raise BadConfig(f"network: patch_px {self.patch_px} must be a multiple of 8")
         if self.width % self.heads:
             raise BadConfig(f"network: width {self.width} is not a multiple of heads {self.heads}")
-        if self.token_depth < 0 or self.latents < 0:
-            raise BadConfig("network: token_depth and latents must not be negative")
+        for name in ("token_depth", "latents", "motion"):
+            if getattr(self, name) < 0:
+                raise BadConfig(f"network: {name} {getattr(self, name)} must not be negative")
 
     def to_json(self) -> str:
-        """The configuration as JSON; `network_from_json` reads it back."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The configuration as JSON; `network_from_json` reads it back. Fields that came later are left out at their
+        default: a model that does not need them keeps its bytes, and older releases read it."""
+        kept = {f.name for f in fields(self) if f.name in _FIRST_FIELDS or getattr(self, f.name) != f.default}
+        return json.dumps({k: v for k, v in asdict(self).items() if k in kept}, sort_keys=True)
 
 
 def network_from_json(text: str) -> NetworkConfig:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.config import Balance
+from model.labels import BadLabels, Labels, check_labels, joined
 from model.policy import PLAN_POINTS, PLAN_STEP_S
 
 HORIZON_S = PLAN_POINTS * PLAN_STEP_S
@@ -40,6 +41,8 @@ class Samples:
     """Index into `sources`."""
     sources: tuple[str, ...]
     """Clip ids, or the name of a base recording."""
+    labels: Labels = field(default_factory=dict)
+    """What heads learn, by name (model/labels.py)."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,7 +59,7 @@ class Samples:
     def take(self, index: slice | NDArray[np.integer]) -> Samples:
         """Some of the frames: a view for a slice, a copy for indices."""
         arrays = {name: getattr(self, name)[index] for name in _ARRAYS}
-        return replace(self, **arrays)
+        return replace(self, **arrays, labels={name: label[index] for name, label in self.labels.items()})
 
 
 _ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
@@ -70,6 +73,7 @@ def samples_from_arrays(
     command: NDArray[np.integer],
     target: NDArray[np.floating],
     source: str | Sequence[str],
+    labels: Labels | None = None,
 ) -> Samples:
     """Samples of equal weight; `source` is one name for all frames or one per frame. Images are not copied.
     Raises BadSamples for arrays that do not fit together or hold anything that is not finite."""
@@ -86,6 +90,7 @@ def samples_from_arrays(
         np.ones(count, np.float32),
         np.array([number[name] for name in names], np.int32),
         sources,
+        dict(labels or {}),
     )
     check(samples)
     return samples
@@ -107,6 +112,10 @@ def check(samples: Samples) -> None:
     bad = np.flatnonzero((samples.command < 0) | (samples.command > 3))
     if len(bad):
         raise BadSamples(f"command {samples.command[bad[0]]} is not in 0..3, {_where(samples, bad[0])}")
+    try:
+        check_labels(samples.labels, len(samples))
+    except BadLabels as error:
+        raise BadSamples(str(error)) from error
 
 
 def _describe(array: NDArray[np.generic]) -> str:
@@ -152,7 +161,11 @@ def concatenate(parts: Sequence[Samples]) -> Samples:
         renumber = np.array([number[name] for name in part.sources], np.int32)
         whole.source[at : at + len(part)] = renumber[part.source]
         at += len(part)
-    return replace(whole, sources=names)
+    return replace(whole, sources=names, labels=_labels(parts))
+
+
+def _labels(parts: Sequence[Samples]) -> Labels:
+    return joined([part.labels for part in parts], [len(part) for part in parts])
 
 
 def way_m(samples: Samples) -> NDArray[np.float64]:
@@ -215,7 +228,8 @@ class Mixture:
         if len(chosen) == 1:
             return chosen[0]
         arrays = {name: np.concatenate([getattr(p, name) for p in chosen]) for name in _ARRAYS[:-1]}
-        return replace(chosen[0], **arrays, source=np.zeros(self.batch, np.int32), sources=("mixture",))
+        source = np.zeros(self.batch, np.int32)
+        return replace(chosen[0], **arrays, source=source, sources=("mixture",), labels=_labels(chosen))
 
     def _counts(self) -> list[int]:
         """Frames of each part: the shares rounded so that they add up to the batch."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.network import Output
+from model.heads import HEADS
+from model.network import Network, Output, View
 
 ALTERNATIVES_WEIGHT = 0.3
 """Of the other modes' loss against that of the first: they must not cost it much of the network."""
@@ -50,3 +52,12 @@ def _closest(likelihood: Tensor, displacement: Tensor) -> Tensor:
     if not likelihood.shape[1]:
         return likelihood.new_zeros(())
     return likelihood.gather(1, displacement.argmin(1, keepdim=True)).mean()
+
+
+def joint_loss(net: Network, view: View, target: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
+    """The loss of imitation, and of every head whose labels are given by its weight in HEADS. A scalar."""
+    total = imitation_loss(view.output, target).total
+    for name, head in net.heads.items():
+        if all(label in labels for label in HEADS[name].labels):
+            total = total + HEADS[name].weight * head.loss(view.heads[name], labels)
+    return total

@@ -6,13 +6,15 @@ arXiv:2103.03206): on a CPU that is half of the cost of self-attention over all 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import NetworkConfig
+from model.heads import heads_of
+from model.layers import Block, Scene
 from model.policy import PLAN_POINTS, PLAN_STEP_S
 
 COMMANDS = 4
@@ -34,59 +36,11 @@ class Output(NamedTuple):
     embedding: Tensor
 
 
-class Scene(NamedTuple):
-    """What was seen, for every head: `tokens` [B, N, D] of all patches of all cameras, and `latents` [B, L, D]: one
-    for the ego state, one per mode, then the free ones."""
+class View(NamedTuple):
+    """What a batch is taught by: the trajectories, and each head's own output by its name."""
 
-    tokens: Tensor
-    latents: Tensor
-
-
-class Attention(nn.Module):
-    """Multi-head attention of queries [B, Q, D] to keys [B, K, D]."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        key, value = self.key_value(keys).chunk(2, -1)
-        heard = F.scaled_dot_product_attention(
-            self._split(self.query(queries)), self._split(key), self._split(value)
-        )
-        out: Tensor = self.out(heard.transpose(1, 2).flatten(2))
-        return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block; with `cross`, attends to other tokens before it attends to itself."""
-
-    def __init__(self, width: int, heads: int, cross: bool) -> None:
-        super().__init__()
-        self.look = Attention(width, heads) if cross else None
-        self.look_norm = nn.LayerNorm(width) if cross else None
-        self.attend = Attention(width, heads)
-        self.attend_norm = nn.LayerNorm(width)
-        self.think = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 3 * width),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(3 * width, width),
-        )
-
-    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
-        if self.look is not None and self.look_norm is not None and tokens is not None:
-            x = x + self.look(self.look_norm(x), tokens)
-        normed = self.attend_norm(x)
-        x = x + self.attend(normed, normed)
-        out: Tensor = x + self.think(x)
-        return out
+    output: Output
+    heads: dict[str, Any]
 
 
 class Network(nn.Module):
@@ -124,6 +78,7 @@ class Network(nn.Module):
         self.register_buffer("time_s", time_s, persistent=False)
         reach_m = 0.5 * ACCELERATION_UNIT_MPS2 * time_s**2 + 0.5 * time_s
         self.register_buffer("reach_m", reach_m, persistent=False)
+        self.heads = heads_of(config)
 
     def forward(self, images: Tensor, rays: Tensor, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Output:
         """Trajectories with confidence *logits*; `plan` turns them into probabilities."""
@@ -144,6 +99,12 @@ class Network(nn.Module):
         per_mode = latents[:, 1 : 1 + self.config.modes]
         ego = latents[:, :1].expand(-1, self.config.modes, -1)
         return self._decode(self.mode(torch.cat([per_mode, ego], -1)), speed, embedding)
+
+    def study(self, images: Tensor, rays: Tensor, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> View:
+        """As `forward`, with what every head makes of the scene: what is trained."""
+        scene = self.perceive(images, rays, speed, yaw_rate, command)
+        ego = torch.stack([speed, yaw_rate], -1)
+        return View(self.drive(scene, speed), {name: head(scene, ego) for name, head in self.heads.items()})
 
     def plan(self, images: Tensor, rays: Tensor, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Output:
         """As `forward`, confidences summing to 1 over the modes: what is exported and driven with."""

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig
-from model.data import Mixture, Samples, balanced
+from model.data import BadSamples, Mixture, Samples, balanced
 from model.gradients import descending
-from model.losses import imitation_loss
+from model.heads import untaught
+from model.losses import joint_loss
 from model.network import Network
 from model.rig import Rig
 from model.slowing import pull_away, slowed
@@ -60,6 +61,7 @@ def train(
     hooks: Hooks = NO_HOOKS,
 ) -> Checkpoint:
     """Clones the behaviour in `samples` from scratch. Raises NonFiniteLoss, CannotResume, BadSamples."""
+    _check_taught(network, samples)
     start = hooks.resume or initial(network, seed)
     mixture = Mixture((balanced(samples, config.balance),), (1.0,), config.batch, seed)
     return _optimise(start, mixture.draw, rig, config, seed, hooks)
@@ -84,6 +86,7 @@ def fine_tune(
 ) -> Checkpoint:
     """Teaches a finished model what is in `clips`, `config.replay_share` of each batch being replayed from
     `base` so that it does not forget. Raises as `train`."""
+    _check_taught(checkpoint.network, base, clips)
     parts = (balanced(base, config.balance), balanced(clips, config.balance))
     mixture = Mixture(parts, (config.replay_share, 1 - config.replay_share), config.batch, seed)
     driver = pull_away(base)
@@ -92,6 +95,14 @@ def fine_tune(
         return slowed(mixture.draw(step), config.slowed_share, driver, np.random.default_rng([seed, step, 2]))
 
     return _optimise(hooks.resume or checkpoint.finished(), draw, rig, config, seed, hooks)
+
+
+def _check_taught(network: NetworkConfig, *parts: Samples) -> None:
+    missing = untaught(network, [name for part in parts for name in part.labels])
+    if missing:
+        raise BadSamples(
+            f"heads that have no labels to learn from: {missing}; leave them out of the network, or label the samples"
+        )
 
 
 def _optimise(
@@ -134,8 +145,9 @@ def _loss(net: Network, rays: Tensor, cameras: list[int], batch: Samples) -> Ten
     if len(cameras) < len(rays):
         images, rays = images[:, cameras], rays[cameras]
     speed, yaw_rate = torch.from_numpy(batch.speed_mps), torch.from_numpy(batch.yaw_rate_radps)
-    output = net(images, rays, speed, yaw_rate, torch.from_numpy(batch.command))
-    return imitation_loss(output, torch.from_numpy(batch.target)).total
+    view = net.study(images, rays, speed, yaw_rate, torch.from_numpy(batch.command))
+    labels = {name: torch.from_numpy(label) for name, label in batch.labels.items()}
+    return joint_loss(net, view, torch.from_numpy(batch.target), labels)
 
 
 def _report(
@@ -151,11 +163,10 @@ def _report(
 
 
 def _optimizer(net: Network, config: TrainingConfig, start: Checkpoint) -> torch.optim.AdamW:
-    """AdamW; biases, norms and learnt tokens are not decayed."""
+    """AdamW; biases, norms and learnt tokens are not decayed: of these no other than a matrix is named `weight`."""
     named = dict(net.named_parameters())
-    tokens = {id(net.latents), id(net.commands)}
-    matrices = [p for p in named.values() if p.ndim > 1 and id(p) not in tokens]
-    others = [p for p in named.values() if p.ndim < 2 or id(p) in tokens]
+    matrices = [p for name, p in named.items() if p.ndim > 1 and name.endswith("weight")]
+    others = [p for name, p in named.items() if p.ndim < 2 or not name.endswith("weight")]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
