@@ -1,4 +1,4 @@
-"""Speed, yaw rate and place in the lane from the pictures alone: so video without signals teaches, and is taught."""
+"""Speed, yaw rate and place in the lane, from the pictures alone: so video without signals teaches too."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SMALLEST_SCALE = 0.01
 """Of the predicted Laplace scale, in UNITS: errors below it matter to nobody."""
 
 
-class Motion(Head):
-    """Output [B, 4, 2]: location and Laplace scale of each of MOTION. It looks at the tokens, which know nothing of
-    the signals, and not at the latents, from which it would copy them."""
+class Motion(Head[Tensor]):
+    """Output [B, 4, 2]: location and Laplace scale of each of MOTION. It looks at the tokens, which know nothing
+    of the signals, and not at the latents, from which it would copy them."""
 
     units: Tensor
 
@@ -32,7 +32,7 @@ class Motion(Head):
         self.register_buffer("units", torch.tensor(UNITS), persistent=False)
 
     def forward(self, scene: Scene, ego: Tensor) -> Tensor:
-        place, spread = self.out(self.read(scene.tokens)).unbind(-1)
+        place, spread = self.out(self.read(scene.tokens, scene.seen)).unbind(-1)
         scale = SMALLEST_SCALE + F.softplus(spread)
         return torch.stack([place, scale], -1) * self.units[:, None]
 

@@ -1,10 +1,12 @@
-"""The frame for heads: what they learn from is checked, carried and counted; without them a model is what it was."""
+"""The frame for heads: what they learn from is checked, carried and counted; without them a model is what it
+was."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -15,8 +17,8 @@ from torch import Tensor
 from model.config import BadConfig, NetworkConfig, TrainingConfig, network_from_json
 from model.data import BadSamples, Mixture, Samples, concatenate, samples_from_arrays
 from model.export import OUTPUTS, export
-from model.heads import HEADS, heads_of, untaught
-from model.heads.head import known_mean
+from model.heads import HEADS, each, heads_of, untaught
+from model.heads.head import Head, known_mean
 from model.labels import LABELS
 from model.layers import Scene
 from model.losses import imitation_loss, joint_loss
@@ -35,6 +37,10 @@ def _inputs(samples: Samples, config: NetworkConfig) -> tuple[Tensor, ...]:
     rays = torch.from_numpy(THREE_CAMERAS.rays(config.patch_px))
     ego = (samples.speed_mps, samples.yaw_rate_radps, samples.command)
     return (torch.from_numpy(samples.images), rays, *map(torch.from_numpy, ego))
+
+
+def _head(net: Network, name: str) -> Head[Any]:
+    return dict(each(net.heads))[name]
 
 
 def _labels(samples: Samples) -> dict[str, Tensor]:
@@ -79,10 +85,10 @@ def test_a_head_gives_a_finite_loss_that_teaches_it(name: str) -> None:
     config = replace(PLAIN, **{name: 1})
     net, samples = Network(config), labelled(some_samples(6))
     view = net.study(*_inputs(samples, config))
-    loss = net.heads[name].loss(view.heads[name], _labels(samples))
+    loss = _head(net, name).loss(view.heads[name], _labels(samples))
     assert loss.shape == ()
     assert torch.isfinite(loss)
-    grads = torch.autograd.grad(loss, list(net.heads[name].parameters()), allow_unused=True)
+    grads = torch.autograd.grad(loss, list(_head(net, name).parameters()), allow_unused=True)
     assert all(g is not None and torch.isfinite(g).all() for g in grads)
 
 
@@ -90,7 +96,7 @@ def test_a_head_gives_a_finite_loss_that_teaches_it(name: str) -> None:
 def test_frames_without_their_label_teach_nothing(name: str) -> None:
     config = replace(PLAIN, **{name: 1})
     net, samples = Network(config), labelled(some_samples(6))
-    head, labels = net.heads[name], _labels(samples)
+    head, labels = _head(net, name), _labels(samples)
     view = net.study(*_inputs(samples, config))
     gone = {n: torch.full_like(label, LABELS[n].absent) for n, label in labels.items()}
     nothing = head.loss(view.heads[name], gone)
@@ -109,13 +115,14 @@ def test_the_joint_loss_adds_each_taught_head_by_its_weight() -> None:
     target = torch.from_numpy(samples.target)
     alone = imitation_loss(view.output, target).total
     assert joint_loss(net, view, target, {}) == alone
-    parts = [row.weight * net.heads[name].loss(view.heads[name], labels) for name, row in HEADS.items()]
+    parts = [row.weight * _head(net, name).loss(view.heads[name], labels) for name, row in HEADS.items()]
     torch.testing.assert_close(joint_loss(net, view, target, labels), alone + sum(parts))
 
 
 def test_training_lowers_the_loss_of_a_head_and_repeats_itself() -> None:
     config = replace(PLAIN, motion=1)
     samples = labelled(some_samples(64))
+    samples.labels["motion"][:] = np.nan
     samples.labels["motion"][:, 2] = samples.images[:, 1, -1, 0, 1] / 128.0 - 1.0
     longer = TrainingConfig(steps=60, batch=32, warmup_steps=5)
     one, other = (train(samples, THREE_CAMERAS, config, longer, seed=2) for _ in range(2))
@@ -131,11 +138,12 @@ def test_training_lowers_the_loss_of_a_head_and_repeats_itself() -> None:
 
 def test_a_head_without_labels_is_refused_before_training() -> None:
     samples, config = some_samples(32), replace(PLAIN, motion=1)
-    with pytest.raises(BadSamples, match=r"no labels to learn from: \['motion'\]"):
+    with pytest.raises(BadSamples, match=r"without labels to learn from: \['motion'\]"):
         train(samples, THREE_CAMERAS, config, CONFIG, seed=0)
     with pytest.raises(BadSamples, match="motion"):
         fine_tune(initial(config, 0), samples, samples, THREE_CAMERAS, CONFIG, seed=0)
-    fine_tune(initial(config, 0), labelled(samples), samples, THREE_CAMERAS, CONFIG, seed=0)
+    replayed = replace(CONFIG, replay_share=0.5)
+    fine_tune(initial(config, 0), labelled(samples), samples, THREE_CAMERAS, replayed, seed=0)
 
 
 def test_labels_go_with_their_frames() -> None:
@@ -157,7 +165,12 @@ def test_labels_go_with_their_frames() -> None:
         ({"mood": np.zeros(4, np.float32)}, "unknown label 'mood'; known: .*motion"),
         ({"motion": np.zeros((3, 4), np.float32)}, r"motion is float32 \[3, 4\], must be float32 \[4, 4\]"),
         ({"motion": np.zeros((4, 4))}, "motion is float64"),
-        ({"motion": np.array([[0, 0, np.inf, 0]] * 4, np.float32)}, "motion is finite.*4 frames, first frame 0"),
+        (
+            {"motion": np.array([[0, 0, np.inf, 0]] * 4, np.float32)},
+            "motion must be finite.*4 are not, first frame 0",
+        ),
+        ({"risk": np.array([0, 1, 2, -1], np.int8)}, "risk must be 0 to 1, or -1.*1 are not, first frame 2"),
+        ({"risk": np.zeros(4)}, "risk is float64 .4., must be int8 .4."),
     ],
 )
 def test_bad_labels_are_refused_by_name(labels: dict[str, np.ndarray], message: str) -> None:
@@ -193,6 +206,22 @@ def test_the_motion_head_sees_pictures_and_not_signals() -> None:
     images, rays, speed, yaw_rate, command = _inputs(some_samples(2), PLAIN)
     one = net.study(images, rays, speed, yaw_rate, command).heads["motion"]
     assert torch.equal(net.study(images, rays, speed + 5, yaw_rate + 1, command).heads["motion"], one)
-    assert not torch.equal(net.study(images.flip(1), rays, speed, yaw_rate, command).heads["motion"], one)
+    assert not torch.equal(net.study(255 - images, rays, speed, yaw_rate, command).heads["motion"], one)
     blind = Scene(torch.zeros(2, 4, PLAIN.width), torch.randn(2, 6, PLAIN.width))
-    assert torch.equal(*net.heads["motion"](blind, torch.zeros(2, 2)).chunk(2))
+    assert torch.equal(*_head(net, "motion")(blind, torch.zeros(2, 2)).chunk(2))
+
+
+def test_heads_that_are_wanted_are_exported_and_tell_probabilities(tmp_path: Path) -> None:
+    checkpoint = initial(ALL, 0)
+    export(checkpoint, THREE_CAMERAS, tmp_path / "model.onnx", heads=("risk", "occupancy"))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert {o.name for o in session.get_outputs()} == {*OUTPUTS, "risk", "occupancy"}
+    arrays = [a.numpy() for a in _inputs(some_samples(5), ALL)]
+    names = ("images", "rays", "speed", "yaw_rate", "command")
+    risk, grid = session.run(["risk", "occupancy"], dict(zip(names, arrays, strict=True)))
+    assert risk.shape == (5,)
+    assert ((risk > 0) & (risk < 1)).all()
+    np.testing.assert_allclose(grid.sum(-1), 1, atol=1e-5)
+    with pytest.raises(BadConfig, match="no head 'tags' in it"):
+        export(initial(replace(PLAIN, risk=1), 0), THREE_CAMERAS, tmp_path / "no.onnx", heads=("tags",))
+    assert not (tmp_path / "no.onnx").exists()
