@@ -191,16 +191,19 @@ def _praise(chosen: Candidate, fp32: Candidate) -> str:
     )
 
 
-def feeds(observation: Observation, rig: Rig, patch_px: int) -> list[Feeds]:
-    """Graph inputs of batch 1 for each of the B vehicles of an observation. Raises BadRig."""
+def feeds(observation: Observation, rig: Rig, patch_px: int, history: int = 1) -> list[Feeds]:
+    """Graph inputs of batch 1 for each of the B vehicles of an observation, of so many instants. Raises BadRig."""
     rays = rig.rays(patch_px)
+    images, past = observation.stacked(history)
+    further = {"past": past} if history > 1 else {}
     return [
         {
-            "images": observation.images[n : n + 1],
+            "images": images[n : n + 1],
             "rays": rays,
             "speed": observation.speed_mps[n : n + 1].astype(np.float32),
             "yaw_rate": observation.yaw_rate_radps[n : n + 1].astype(np.float32),
             "command": observation.command[n : n + 1].astype(np.int64),
+            **{name: array[n : n + 1] for name, array in further.items()},
         }
         for n in range(len(observation.images))
     ]
@@ -210,6 +213,11 @@ def patch_px(source: Path) -> int:
     """The patch size of a graph: what its metadata says, else what its input shapes imply. Raises
     CannotCompile."""
     return _patch_px(_load(source), source)
+
+
+def history(source: Path) -> int:
+    """How many instants a graph sees, by its metadata. Raises CannotCompile."""
+    return int(_props(_load(source)).get("history", "1"))
 
 
 def _patch_px(model: onnx.ModelProto, source: Path) -> int:

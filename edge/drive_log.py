@@ -21,7 +21,7 @@ from edge.agent.triggers import Sampling
 from edge.sources.comma2k19 import Comma2k19Drive
 from edge.sources.source import BadSource, Drive, rig_json
 from edge.sources.video import VideoDrive
-from model.policy import Observation, Policy
+from model.policy import Memory, Observation, Policy, frames_seen, needs_signals
 from model.rig import Rig
 from streams.contracts.clips import MAX_CLIP_BYTES
 from streams.contracts.codec import Message
@@ -184,14 +184,15 @@ def _planned(
     frames: Iterator[Frame], policy: Policy | None, model_version: str, clock: Callable[[], float]
 ) -> Iterator[Frame]:
     """Frames with what the policy makes of them."""
+    memory = Memory()
     for frame in frames:
         if policy is None or frame.images is None:
             yield frame
             continue
         started = clock()
-        plan = policy.plan(_observation(frame))
+        plan = policy.plan(memory.recall(_observation(frame, policy), frame.time_ns, frames_seen(policy)))
         latency_ms = (clock() - started) * 1e3
-        known = np.isfinite(speed_mps(frame))
+        known = np.isfinite(speed_mps(frame)) or not needs_signals(policy)
         yield replace(
             frame,
             plan_m=plan.best[0] if known else None,
@@ -202,20 +203,23 @@ def _planned(
         )
 
 
-def _observation(frame: Frame) -> Observation:
+def _observation(frame: Frame, policy: Policy) -> Observation:
     """What a policy is given; see NEUTRAL_SPEED_MPS."""
     speed, yaw_rate = speed_mps(frame), yaw_rate_radps(frame)
+    if needs_signals(policy):
+        speed = speed if np.isfinite(speed) else NEUTRAL_SPEED_MPS
+        yaw_rate = yaw_rate if np.isfinite(yaw_rate) else 0.0
     assert frame.images is not None
     return Observation(
         images=frame.images[None],
-        speed_mps=np.array([speed if np.isfinite(speed) else NEUTRAL_SPEED_MPS], np.float32),
-        yaw_rate_radps=np.array([yaw_rate if np.isfinite(yaw_rate) else 0.0], np.float32),
+        speed_mps=np.array([speed], np.float32),
+        yaw_rate_radps=np.array([yaw_rate], np.float32),
         command=np.array([frame.command], np.int64),
     )
 
 
 def _policy_warnings(drive: Drive, policy: Policy | None) -> list[str]:
-    if policy is None or drive.km is not None:
+    if policy is None or not needs_signals(policy) or drive.km is not None:
         return []
     return [
         f"the policy was told {NEUTRAL_SPEED_MPS:g} m/s for want of a speed: its trajectories are not used, only "

@@ -23,9 +23,9 @@ from edge.agent.updates import Conditions, Do, Policy
 from edge.runtimes.onnx import OnnxPolicy
 from edge.sources.source import rig_json
 from edge.sources.world import world_frames
-from model.policy import PLAN_PERIOD_S, Observation, Plan
+from model.policy import PLAN_PERIOD_S, Memory, Observation, Plan, frames_seen
 from model.rig import THREE_CAMERAS
-from simulation.episode import Supervised
+from simulation.episode import Supervised, now_ns
 from simulation.expert import RULES
 from simulation.scenarios import Scene
 from simulation.world import World
@@ -115,10 +115,10 @@ class VirtualFleet:
         start_ns, steps = clock.now_ns(), round(seconds / PLAN_PERIOD_S)
         # The agents keep an instant while the next one is drawn: drawing leaves the interpreter to them.
         with World(scenes, THREE_CAMERAS) as world, ThreadPoolExecutor(1) as aside:
-            supervised, causes = Supervised(world), dict[int, str]()
+            supervised, causes, memory = Supervised(world), dict[int, str](), Memory()
             kept = aside.submit(list[Message])
             for step in range(steps):
-                observation = world.observe()
+                observation = memory.recall(world.observe(), now_ns(world), self._instants())
                 plan, driven = self._plan(observation)
                 self._send(send, kept.result(), clock.now_ns())
                 latency_ms = self._latency_ms(observation) if step % 25 == 0 else None
@@ -233,15 +233,19 @@ class VirtualFleet:
         plans = {}
         for driver in {id(d): d for d in drivers if d is not None}.values():
             rows = np.array([i for i, d in enumerate(drivers) if d is driver])
-            plans[rows.tobytes()] = (rows, driver.policy.plan(_rows(observation, rows)))
+            plans[rows.tobytes()] = (rows, driver.policy.plan(observation.take(rows)))
         return _merged(list(plans.values()), len(drivers)), driven
+
+    def _instants(self) -> int:
+        """As many as any release wants to see."""
+        return max((frames_seen(v.driver.policy) for v in self.vehicles if v.driver), default=1)
 
     def _latency_ms(self, observation: Observation) -> float | None:
         """Of one plan for one vehicle, measured here."""
         driver = next((v.driver for v in self.vehicles if v.driver), None)
         if driver is None:
             return None
-        one = _rows(observation, np.array([0]))
+        one = observation.take(slice(0, 1))
         started = time.perf_counter()
         driver.policy.plan(one)
         return (time.perf_counter() - started) * 1e3
@@ -277,15 +281,6 @@ class VirtualFleet:
 def _agent(vehicle: Vehicle) -> Agent:
     assert vehicle.agent is not None, "a vehicle drives with an agent"
     return vehicle.agent
-
-
-def _rows(observation: Observation, rows: NDArray[np.intp]) -> Observation:
-    return Observation(
-        observation.images[rows],
-        observation.speed_mps[rows],
-        observation.yaw_rate_radps[rows],
-        observation.command[rows],
-    )
 
 
 def _merged(parts: Sequence[tuple[NDArray[np.intp], Plan]], count: int) -> Plan | None:

@@ -34,7 +34,9 @@ def compile_model(work: Work) -> Compiled:
     trained, settings = work.input("train", Trained), work.context.settings
     source, path = work.scratch / "exported.onnx", work.scratch / GRAPH
     export(from_bytes(work.store.get(trained.checkpoint)), THREE_CAMERAS, source)
-    seen = compiler.feeds(_frames(work, trained), THREE_CAMERAS, compiler.patch_px(source))
+    instants = compiler.history(source)
+    frames = _frames(work, trained, instants)
+    seen = compiler.feeds(frames, THREE_CAMERAS, compiler.patch_px(source), instants)
     made = compiler.compile_model(source, seen, path, hardware=settings.hardware, ways=settings.int8)
     return Compiled(
         graph=work.store.put_file(path).sha256,
@@ -49,12 +51,13 @@ def compile_model(work: Work) -> Compiled:
     )
 
 
-def _frames(work: Work, trained: Trained) -> Observation:
+def _frames(work: Work, trained: Trained, instants: int) -> Observation:
     settings = work.context.settings
     base = fetch(work.store, trained.base_samples, Path(work.context.places.scratch) / "samples")
     clips = [_clip_frames(work)] if "check" in work.inputs else []
     share = FRAMES // (1 + len(clips))
-    return observation(concatenate([subset(p, share, settings.seed) for p in (base, *([c] for c in clips))]))
+    parts = (base, *([c] for c in clips))
+    return observation(concatenate([subset(p, share, settings.seed, instants) for p in parts]))
 
 
 def _clip_frames(work: Work) -> Samples:

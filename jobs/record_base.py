@@ -87,6 +87,7 @@ def record_part(argument: bytes, progress: Progress) -> Json:
         command=recorded.command,
         target=recorded.target,
         source=f"base-{part.seed}",
+        before=recorded.before,
     )
     path = Path(part.path)
     save(samples, path)

@@ -15,6 +15,8 @@ from safetensors.numpy import save_file
 from jobs.label import ClipLabels
 from jobs.step import Progress
 from model.data import BadSamples, Samples, check, empty
+from model.labels import joined
+from model.policy import PLAN_PERIOD_S
 from model.rig import THREE_CAMERAS
 from registry.clips import read_clip
 from registry.datasets import DatasetClip
@@ -23,7 +25,9 @@ from registry.store import Store
 _ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
 MAX_HEADER_BYTES = 100_000_000
 """safetensors' own bound."""
-_TYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64, "I32": np.int32}
+_TYPES = {"U8": np.uint8, "I8": np.int8, "F32": np.float32, "I64": np.int64, "I32": np.int32}
+_LABEL = "label."
+PERIOD_NS = round(PLAN_PERIOD_S * 1e9)
 
 
 def from_clips(
@@ -39,6 +43,7 @@ def from_clips(
     chosen = [c for c in clips if c.clip_id in labels and labels[c.clip_id].valid.any()]
     room = min(most, sum(int(labels[c.clip_id].valid.sum()) for c in chosen))
     whole: Samples | None = None
+    before = np.full(room, -1)
     at = 0
     for number, clip in enumerate(chosen):
         frames, label = read_clip(store.get(clip.sha256), clip.clip_id), labels[clip.clip_id]
@@ -51,18 +56,28 @@ def from_clips(
         whole.speed_mps[rows], whole.yaw_rate_radps[rows] = frames.speed_mps[kept], frames.yaw_rate_radps[kept]
         whole.command[rows], whole.target[rows] = frames.command[kept], label.target[kept]
         whole.weight[rows], whole.source[rows] = clip.weight, number
+        before[rows] = _before(frames.times_ns[kept], at)
         at += len(kept)
         progress(number + 1, len(chosen), "clips read")
     if whole is None:
         raise BadSamples(f"none of {len(clips)} clips has a labelled frame")
-    samples = replace(whole, sources=tuple(c.clip_id for c in chosen))
+    samples = replace(whole, sources=tuple(c.clip_id for c in chosen), before=before)
     check(samples)
     return samples
+
+
+def _before(times_ns: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+    """Of a clip's frames, numbered from `first`: which was seen PLAN_PERIOD_S earlier, -1 where none was."""
+    gap_ns = np.diff(times_ns, prepend=times_ns[:1])
+    return np.where(np.abs(gap_ns - PERIOD_NS) < PERIOD_NS / 4, first + np.arange(len(times_ns)) - 1, -1)
 
 
 def save(samples: Samples, path: Path) -> None:
     """Write a samples file (safetensors)."""
     arrays = {name: np.ascontiguousarray(getattr(samples, name)) for name in _ARRAYS}
+    arrays |= {_LABEL + name: np.ascontiguousarray(label) for name, label in samples.labels.items()}
+    if samples.before is not None:
+        arrays["before"] = np.ascontiguousarray(samples.before)
     save_file(arrays, path, {"sources": json.dumps(samples.sources)})
 
 
@@ -75,10 +90,16 @@ def open_file(path: Path) -> Samples:
                 raise ValueError(f"a header of {length} bytes; at most {MAX_HEADER_BYTES}")
             header: dict[str, Any] = json.loads(file.read(length))
         arrays = {name: _array(path, 8 + length, header[name]) for name in _ARRAYS}
+        labels = {
+            name.removeprefix(_LABEL): _array(path, 8 + length, header[name])
+            for name in header
+            if name.startswith(_LABEL)
+        }
+        before = _array(path, 8 + length, header["before"]) if "before" in header else None
         sources = tuple(json.loads(header["__metadata__"]["sources"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadSamples(f"{path} is not a samples file: {error}") from error
-    samples = Samples(**arrays, sources=sources)
+    samples = Samples(**arrays, sources=sources, labels=labels, before=before)
     check(samples)
     return samples
 
@@ -95,23 +116,28 @@ def fetch(store: Store, sha256s: Iterable[str], folder: Path) -> list[Samples]:
     return parts
 
 
-def subset(parts: Sequence[Samples], most: int, seed: int) -> Samples:
-    """At most `most` frames of all parts, drawn evenly and copied to memory, in their order."""
+def subset(parts: Sequence[Samples], most: int, seed: int, instants: int = 1) -> Samples:
+    """At most `most` frames of all parts, drawn evenly and copied to memory, in their order, each with so many
+    instants (Samples.with_history)."""
     total = sum(map(len, parts))
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(total)[:most])
     edges = np.concatenate([[0], np.cumsum([len(p) for p in parts])])
-    whole = empty(len(chosen), *parts[0].images.shape[1:4])
+    cameras, height, width = parts[0].images.shape[1:4]
+    whole = empty(len(chosen), instants * cameras, height, width)
     names = tuple(dict.fromkeys(name for p in parts for name in p.sources))
-    at = 0
+    at, taken = 0, []
     for part, low, high in zip(parts, edges[:-1], edges[1:], strict=True):
-        rows = chosen[(chosen >= low) & (chosen < high)] - low
+        some = part.with_history(chosen[(chosen >= low) & (chosen < high)] - low, instants)
+        rows = slice(at, at + len(some))
         for name in _ARRAYS[:-1]:
-            getattr(whole, name)[at : at + len(rows)] = getattr(part, name)[rows]
-        numbers = np.array([names.index(n) for n in part.sources], np.int32)
-        whole.source[at : at + len(rows)] = numbers[part.source[rows]]
-        at += len(rows)
-    return replace(whole, sources=names)
+            getattr(whole, name)[rows] = getattr(some, name)
+        whole.source[rows] = np.array([names.index(n) for n in part.sources], np.int32)[some.source]
+        at += len(some)
+        taken.append((some.labels, len(some), some.past))
+    labels, counts, past = zip(*taken, strict=True)
+    stacked = np.concatenate(past) if instants > 1 else None
+    return replace(whole, sources=names, labels=joined(labels, counts), past=stacked)
 
 
 def _array(path: Path, offset: int, entry: Mapping[str, Any]) -> NDArray[Any]:

@@ -35,11 +35,12 @@ def fine_tune(work: Work) -> Trained:
     base = models.version(work.request.base_model)
     clips = load_dataset(work.store, work.input("check", Checked).dataset)
     labels = unpack(work.store.get(work.input("label", Labelled).labels))
-    taught = from_clips(work.store, clips.split(TRAIN), labels, work.progress)
+    start = checkpoints.from_bytes(work.store.get(base.files[CHECKPOINT]))
+    instants = start.network.history
+    taught = from_clips(work.store, clips.split(TRAIN), labels, work.progress).with_history(slice(None), instants)
     base_samples = list(settings.base_samples) or _base_samples(base)
     cache = Path(work.context.places.scratch) / "samples"
-    replay = subset(fetch(work.store, base_samples, cache), settings.replay_frames, settings.seed)
-    start = checkpoints.from_bytes(work.store.get(base.files[CHECKPOINT]))
+    replay = subset(fetch(work.store, base_samples, cache), settings.replay_frames, settings.seed, instants)
     run = _Run(work, models, {"dataset": clips.version, "base_model": base.id, "frames": len(taught)})
     config = recipe(work.request.recipe).fine_tune
     end = run_fine_tuning(start, replay, taught, THREE_CAMERAS, config, seed=settings.seed, hooks=run.hooks())

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from safetensors.torch import load as decode
 from safetensors.torch import save as encode
 from torch import Tensor
 
-from model.config import NetworkConfig, network_from_json
+from model.config import BadConfig, NetworkConfig, network_from_json
+from model.heads import HEADS
 from model.network import Network
 
 FORMAT = "fleetwheel.checkpoint/1"
@@ -52,6 +54,27 @@ class Checkpoint:
     def finished(self) -> Checkpoint:
         """Only what is needed to drive or to start another run from."""
         return replace(self, step=0, optimizer={})
+
+    def without_heads(self, but: Collection[str] = ()) -> Checkpoint:
+        """What drives, and of the heads of model.heads only those named. Raises BadConfig for one that it has
+        not."""
+        absent = [name for name in but if name not in HEADS or not getattr(self.network, name)]
+        if absent:
+            raise BadConfig(f"network: there is no head {absent[0]!r} in it; it was not trained with one")
+        gone = [name for name in HEADS if name not in but]
+        network, prefixes = replace(self.network, **dict.fromkeys(gone, 0)), tuple(f"heads.{n}." for n in gone)
+        weights = {name: tensor for name, tensor in self.weights.items() if not name.startswith(prefixes)}
+        return replace(self.finished(), network=network, weights=weights)
+
+    def shallower(self, depth: int) -> Checkpoint:
+        """What drives from the exit after `depth` latent blocks: faster, and less sure. Raises BadConfig where
+        that is no exit of this network."""
+        if not self.network.exits or not 0 < depth <= self.network.latent_depth:
+            exits = range(1, self.network.latent_depth + 1) if self.network.exits else ()
+            raise BadConfig(f"network: no exit after {depth} blocks; it was taught to leave after {list(exits)}")
+        gone = tuple(f"blocks.{at}." for at in range(depth, self.network.latent_depth))
+        weights = {name: tensor for name, tensor in self.weights.items() if not name.startswith(gone)}
+        return replace(self.finished(), network=replace(self.network, latent_depth=depth), weights=weights)
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:

@@ -10,6 +10,11 @@ class BadConfig(ValueError):
     """A configuration that cannot be used: names the field and the value."""
 
 
+_FIRST_FIELDS = frozenset(
+    ("patch_px", "width", "heads", "stem_width", "token_depth", "latent_depth", "latents", "modes")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
     """The shape of the network (model/network.py). Everything else about it follows from these."""
@@ -29,20 +34,40 @@ class NetworkConfig:
     """Free latents beside one for the ego state and one per mode."""
     modes: int = 4
     """Candidate trajectories (M)."""
+    history: int = 1
+    """Frames seen (T), PLAN_PERIOD_S apart, the present one included."""
+    gaps: int = 0
+    """1: cameras, earlier frames, speed and yaw rate may be missing."""
+    exits: int = 0
+    """1: trajectories are learnt after every latent block, so that a shallower network may be cut out of this
+    one."""
+    occupancy: int = 0
+    """Depth of the head of that name (model/heads); 0 leaves it out. So are the following."""
+    tags: int = 0
+    motion: int = 0
+    risk: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "stem_width", "latent_depth", "modes"):
+        for name in ("width", "heads", "stem_width", "latent_depth", "modes", "history"):
             _positive("network", name, getattr(self, name))
         if self.patch_px < 8 or self.patch_px % 8:
             raise BadConfig(f"network: patch_px {self.patch_px} must be a multiple of 8")
         if self.width % self.heads:
             raise BadConfig(f"network: width {self.width} is not a multiple of heads {self.heads}")
-        if self.token_depth < 0 or self.latents < 0:
-            raise BadConfig("network: token_depth and latents must not be negative")
+        for name in ("gaps", "exits"):
+            if getattr(self, name) not in (0, 1):
+                raise BadConfig(f"network: {name} {getattr(self, name)} must be 0 or 1")
+        if self.history > 1 and not self.gaps:
+            raise BadConfig(f"network: history {self.history} needs gaps 1: a drive begins without earlier frames")
+        for name in ("token_depth", "latents", "occupancy", "tags", "motion", "risk"):
+            if getattr(self, name) < 0:
+                raise BadConfig(f"network: {name} {getattr(self, name)} must not be negative")
 
     def to_json(self) -> str:
-        """The configuration as JSON; `network_from_json` reads it back."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The configuration as JSON; `network_from_json` reads it back. Fields that came later are left out at
+        their default: a model that does not need them keeps its bytes, and older releases read it."""
+        kept = {f.name for f in fields(self) if f.name in _FIRST_FIELDS or getattr(self, f.name) != f.default}
+        return json.dumps({k: v for k, v in asdict(self).items() if k in kept}, sort_keys=True)
 
 
 def network_from_json(text: str) -> NetworkConfig:
@@ -86,6 +111,23 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
+class Gaps:
+    """How often what is missing (model/gaps.py); drawn for each sample by itself."""
+
+    camera: float = 0.0
+    """Probability of each camera; never all of a sample."""
+    past: float = 0.0
+    """Probability that all frames from some age on are missing, as when a drive begins."""
+    signals: float = 0.0
+    """Probability that speed and yaw rate are missing, as in a video."""
+
+    def __post_init__(self) -> None:
+        for name in ("camera", "past", "signals"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadConfig(f"gaps: {name} {getattr(self, name)} is not in 0..1")
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingConfig:
     """One run of the optimiser (AdamW, linear warm-up, cosine decay to zero)."""
 
@@ -98,6 +140,7 @@ class TrainingConfig:
     """Gradient norms above this are scaled down to it."""
     camera_dropout: float = 0.0
     """Probability that a batch is seen without one of its cameras."""
+    gaps: Gaps = Gaps()
     replay_share: float = 0.0
     """Fine-tuning: the share of each batch drawn from the base samples."""
     slowed_share: float = 0.0

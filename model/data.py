@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.config import Balance
+from model.labels import BadLabels, Labels, check_labels, joined
 from model.policy import PLAN_POINTS, PLAN_STEP_S
 
 HORIZON_S = PLAN_POINTS * PLAN_STEP_S
@@ -40,6 +42,13 @@ class Samples:
     """Index into `sources`."""
     sources: tuple[str, ...]
     """Clip ids, or the name of a base recording."""
+    labels: Labels = field(default_factory=dict)
+    """What heads learn, by name (model/labels.py)."""
+    before: NDArray[np.int64] | None = None
+    """Which of these frames was seen PLAN_PERIOD_S earlier from the same vehicle, -1 where none was; None: of
+    none."""
+    past: NDArray[np.float32] | None = None
+    """[N, T - 1, 2], speed and yaw rate before, NaN where not known, of frames whose images are of T instants."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,10 +65,41 @@ class Samples:
     def take(self, index: slice | NDArray[np.integer]) -> Samples:
         """Some of the frames: a view for a slice, a copy for indices."""
         arrays = {name: getattr(self, name)[index] for name in _ARRAYS}
-        return replace(self, **arrays)
+        labels = {name: label[index] for name, label in self.labels.items()}
+        past = None if self.past is None else self.past[index]
+        return replace(self, **arrays, labels=labels, before=self._before(index), past=past)
+
+    def with_history(self, rows: slice | NDArray[np.integer], frames: int) -> Samples:
+        """Some of the frames, with so many instants each, themselves included: images [n, frames * C, H, W, 3],
+        newest first, and `past`. What was not seen is black, and NaN. Raises BadSamples where they are of several
+        instants already, and not of as many."""
+        chosen = self.take(rows)
+        if frames == 1 + (0 if self.past is None else self.past.shape[1]):
+            return chosen
+        if self.past is not None:
+            raise BadSamples(f"frames of {1 + self.past.shape[1]} instants cannot be seen with {frames}")
+        at = np.arange(len(self))[rows]
+        images, past = [chosen.images], np.full((len(at), frames - 1, 2), np.nan, np.float32)
+        for age in range(frames - 1):
+            at = np.where(at >= 0, self.before[at], -1) if self.before is not None else np.full(len(at), -1)
+            seen = at >= 0
+            images.append(np.where(seen[:, None, None, None, None], self.images[at], np.uint8(0)))
+            past[seen, age] = np.stack([self.speed_mps[at], self.yaw_rate_radps[at]], 1)[seen]
+        return replace(chosen, images=np.concatenate(images, 1), before=None, past=past)
+
+    def _before(self, index: slice | NDArray[np.integer]) -> NDArray[np.int64] | None:
+        """`before` of some of the frames, counted among these."""
+        if self.before is None:
+            return None
+        place = np.full(len(self) + 1, -1)
+        kept = np.arange(len(self))[index]
+        place[kept] = np.arange(len(kept))
+        return place[self.before[index]]
 
 
 _ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
+_SIGNALS = ("speed_mps", "yaw_rate_radps")
+"""May be NaN: video comes without them."""
 
 
 def samples_from_arrays(
@@ -70,6 +110,8 @@ def samples_from_arrays(
     command: NDArray[np.integer],
     target: NDArray[np.floating],
     source: str | Sequence[str],
+    labels: Labels | None = None,
+    before: NDArray[np.integer] | None = None,
 ) -> Samples:
     """Samples of equal weight; `source` is one name for all frames or one per frame. Images are not copied.
     Raises BadSamples for arrays that do not fit together or hold anything that is not finite."""
@@ -86,13 +128,16 @@ def samples_from_arrays(
         np.ones(count, np.float32),
         np.array([number[name] for name in names], np.int32),
         sources,
+        dict(labels or {}),
+        None if before is None else np.asarray(before, np.int64),
     )
     check(samples)
     return samples
 
 
 def check(samples: Samples) -> None:
-    """Raises BadSamples unless the arrays fit together and are finite."""
+    """Raises BadSamples unless the arrays fit together and are finite, but for signals that are not known
+    (NaN)."""
     if samples.images.ndim != 5 or samples.images.shape[-1] != 3 or samples.images.dtype != np.uint8:
         raise BadSamples(f"images must be uint8 [N, C, H, W, 3], not {_describe(samples.images)}")
     if samples.target.shape[1:] != (PLAN_POINTS, 2):
@@ -101,12 +146,29 @@ def check(samples: Samples) -> None:
         array = getattr(samples, name)
         if len(array) != len(samples) or (name != "target" and array.ndim != 1):
             raise BadSamples(f"{name} is {_describe(array)}, but there are {len(samples)} images")
-        bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
+        wrong = np.isinf(array) if name in _SIGNALS else ~np.isfinite(array)
+        bad = np.flatnonzero(wrong.reshape(len(array), -1).any(1))
         if len(bad):
             raise BadSamples(f"{name} is not finite in {len(bad)} frames, first {_where(samples, bad[0])}")
     bad = np.flatnonzero((samples.command < 0) | (samples.command > 3))
     if len(bad):
         raise BadSamples(f"command {samples.command[bad[0]]} is not in 0..3, {_where(samples, bad[0])}")
+    _check_before(samples)
+    try:
+        check_labels(samples.labels, len(samples))
+    except BadLabels as error:
+        raise BadSamples(str(error)) from error
+
+
+def _check_before(samples: Samples) -> None:
+    before = samples.before
+    if before is None:
+        return
+    if before.shape != (len(samples),):
+        raise BadSamples(f"before is {_describe(before)}, but there are {len(samples)} images")
+    bad = np.flatnonzero((before < -1) | (before >= len(samples)) | (before == np.arange(len(samples))))
+    if len(bad):
+        raise BadSamples(f"before {before[bad[0]]} is no other frame, {_where(samples, bad[0])}")
 
 
 def _describe(array: NDArray[np.generic]) -> str:
@@ -147,12 +209,33 @@ def concatenate(parts: Sequence[Samples]) -> Samples:
     number = {name: i for i, name in enumerate(names)}
     at = 0
     for part in parts:
-        for field in _ARRAYS[:-1]:
-            getattr(whole, field)[at : at + len(part)] = getattr(part, field)
+        for name in _ARRAYS[:-1]:
+            getattr(whole, name)[at : at + len(part)] = getattr(part, name)
         renumber = np.array([number[name] for name in part.sources], np.int32)
         whole.source[at : at + len(part)] = renumber[part.source]
         at += len(part)
-    return replace(whole, sources=names)
+    return replace(
+        whole, sources=names, labels=_labels(parts), before=_joined_before(parts), past=_joined_past(parts)
+    )
+
+
+def _labels(parts: Sequence[Samples]) -> Labels:
+    return joined([part.labels for part in parts], [len(part) for part in parts])
+
+
+def _joined_before(parts: Sequence[Samples]) -> NDArray[np.int64] | None:
+    if all(part.before is None for part in parts):
+        return None
+    none = [np.full(len(part), -1) if part.before is None else part.before for part in parts]
+    first = np.cumsum([0, *map(len, parts)])[:-1]
+    return np.concatenate([np.where(b < 0, -1, b + at) for b, at in zip(none, first, strict=True)])
+
+
+def _joined_past(parts: Sequence[Samples]) -> NDArray[np.float32] | None:
+    past = [part.past for part in parts if part.past is not None]
+    if past and len(past) < len(parts):
+        raise BadSamples(f"{len(past)} of {len(parts)} parts are of several instants each: they cannot be mixed")
+    return np.concatenate(past) if past else None
 
 
 def way_m(samples: Samples) -> NDArray[np.float64]:
@@ -198,6 +281,8 @@ class Mixture:
     shares: tuple[float, ...]
     batch: int
     seed: int
+    history: int = 1
+    """Instants that each frame is seen with."""
 
     def __post_init__(self) -> None:
         shapes = {part.images.shape[1:] for part in self.parts}
@@ -211,11 +296,15 @@ class Mixture:
         """The batch of a step, copied. Within each part frames are drawn with replacement by weight."""
         rng = np.random.default_rng([self.seed, step])
         counts = self._counts()
-        chosen = [p.take(_pick(p, n, rng)) for p, n in zip(self.parts, counts, strict=True) if n]
+        drawn = [(p, _pick(p, n, rng)) for p, n in zip(self.parts, counts, strict=True) if n]
+        chosen = [part.with_history(rows, self.history) for part, rows in drawn]
         if len(chosen) == 1:
             return chosen[0]
-        arrays = {name: np.concatenate([getattr(p, name) for p in chosen]) for name in _ARRAYS[:-1]}
-        return replace(chosen[0], **arrays, source=np.zeros(self.batch, np.int32), sources=("mixture",))
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(p, name) for p in chosen]) for name in _ARRAYS[:-1]
+        }
+        whole = replace(chosen[0], **arrays, source=np.zeros(self.batch, np.int32), sources=("mixture",))
+        return replace(whole, labels=_labels(chosen), before=None, past=_joined_past(chosen))
 
     def _counts(self) -> list[int]:
         """Frames of each part: the shares rounded so that they add up to the batch."""

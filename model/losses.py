@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.network import Output
+from model.heads import HEADS, each
+from model.network import Network, Output, View
 
 ALTERNATIVES_WEIGHT = 0.3
 """Of the other modes' loss against that of the first: they must not cost it much of the network."""
@@ -15,6 +17,8 @@ CLOSE_M = 0.5
 """Mean displacement that counts as close when confidence is shared out."""
 HANDICAP_M = 0.25
 """What an alternative must be closer by to be as confident as the first mode: ties are no reason to leave it."""
+EXITS_WEIGHT = 0.3
+"""Of the mean loss of the earlier exits: they must not cost the last one much of the network."""
 
 
 class Losses(NamedTuple):
@@ -50,3 +54,15 @@ def _closest(likelihood: Tensor, displacement: Tensor) -> Tensor:
     if not likelihood.shape[1]:
         return likelihood.new_zeros(())
     return likelihood.gather(1, displacement.argmin(1, keepdim=True)).mean()
+
+
+def joint_loss(net: Network, view: View, target: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
+    """The loss of imitation, that of every earlier exit by EXITS_WEIGHT in all, and that of every head whose
+    labels are given by its weight in HEADS. A scalar."""
+    total = imitation_loss(view.output, target).total
+    for output in view.exits:
+        total = total + EXITS_WEIGHT / len(view.exits) * imitation_loss(output, target).total
+    for name, head in each(net.heads):
+        if all(label in labels for label in HEADS[name].labels):
+            total = total + HEADS[name].weight * head.loss(view.heads[name], labels)
+    return total

@@ -2,17 +2,24 @@
 
 Tokens of all cameras form one set; only their ray embeddings say which camera and where in it a token is
 from, so any rig with any number of cameras can be given. A few latents attend to the tokens (Perceiver,
-arXiv:2103.03206): on a CPU that is half of the cost of self-attention over all tokens."""
+arXiv:2103.03206): on a CPU that is half of the cost of self-attention over all tokens.
+
+With `history`, the images of earlier frames are further cameras with the same rays, marked with their age. With
+`gaps`, inputs may be missing: a black image is not looked at, and learnt tokens stand for a speed or yaw rate
+that is NaN.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import NetworkConfig
+from model.heads import heads_of
+from model.layers import Block, Scene
 from model.policy import PLAN_POINTS, PLAN_STEP_S
 
 COMMANDS = 4
@@ -22,6 +29,9 @@ YAW_RATE_UNIT_RADPS = 0.5
 ACCELERATION_UNIT_MPS2 = 3.0
 SMALLEST_SCALE_M = 0.05
 """Floor of the predicted Laplace scale: errors below it matter to nobody, and must not rule the loss."""
+BLACK = 8
+"""An image without a value above this is missing: compression leaves black not quite 0, and no camera that works
+is without noise."""
 
 
 class Output(NamedTuple):
@@ -34,64 +44,19 @@ class Output(NamedTuple):
     embedding: Tensor
 
 
-class Scene(NamedTuple):
-    """What was seen, for every head: `tokens` [B, N, D] of all patches of all cameras, and `latents` [B, L, D]: one
-    for the ego state, one per mode, then the free ones."""
+class View(NamedTuple):
+    """What a batch is taught by: the trajectories; those of each earlier exit, where the network has exits; and
+    each head's own output by its name."""
 
-    tokens: Tensor
-    latents: Tensor
-
-
-class Attention(nn.Module):
-    """Multi-head attention of queries [B, Q, D] to keys [B, K, D]."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        key, value = self.key_value(keys).chunk(2, -1)
-        heard = F.scaled_dot_product_attention(
-            self._split(self.query(queries)), self._split(key), self._split(value)
-        )
-        out: Tensor = self.out(heard.transpose(1, 2).flatten(2))
-        return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block; with `cross`, attends to other tokens before it attends to itself."""
-
-    def __init__(self, width: int, heads: int, cross: bool) -> None:
-        super().__init__()
-        self.look = Attention(width, heads) if cross else None
-        self.look_norm = nn.LayerNorm(width) if cross else None
-        self.attend = Attention(width, heads)
-        self.attend_norm = nn.LayerNorm(width)
-        self.think = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 3 * width),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(3 * width, width),
-        )
-
-    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
-        if self.look is not None and self.look_norm is not None and tokens is not None:
-            x = x + self.look(self.look_norm(x), tokens)
-        normed = self.attend_norm(x)
-        x = x + self.attend(normed, normed)
-        out: Tensor = x + self.think(x)
-        return out
+    output: Output
+    exits: tuple[Output, ...]
+    heads: dict[str, Any]
 
 
 class Network(nn.Module):
-    """See the module. Inputs of `forward`: images uint8 [B, C, H, W, 3]; rays float32 [C, P, 6] from
-    `Rig.rays(config.patch_px)`; speed [B] m/s; yaw rate [B] rad/s; command int64 [B]."""
+    """See the module. Inputs of `forward`: images uint8 [B, T * C, H, W, 3], newest first, T = config.history;
+    rays float32 [C, P, 6] from `Rig.rays(config.patch_px)`; speed [B] m/s; yaw rate [B] rad/s; command int64 [B];
+    past [B, T - 1, 2], speed and yaw rate at the earlier frames, NaN where not known: only if T > 1."""
 
     time_s: Tensor
     reach_m: Tensor
@@ -124,18 +89,34 @@ class Network(nn.Module):
         self.register_buffer("time_s", time_s, persistent=False)
         reach_m = 0.5 * ACCELERATION_UNIT_MPS2 * time_s**2 + 0.5 * time_s
         self.register_buffer("reach_m", reach_m, persistent=False)
+        self._add_gaps(config)
+        self.heads = heads_of(config)
 
-    def forward(self, images: Tensor, rays: Tensor, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Output:
+    def forward(
+        self,
+        images: Tensor,
+        rays: Tensor,
+        speed: Tensor,
+        yaw_rate: Tensor,
+        command: Tensor,
+        past: Tensor | None = None,
+    ) -> Output:
         """Trajectories with confidence *logits*; `plan` turns them into probabilities."""
-        return self.drive(self.perceive(images, rays, speed, yaw_rate, command), speed)
+        return self.drive(self.perceive(images, rays, speed, yaw_rate, command, past), speed)
 
-    def perceive(self, images: Tensor, rays: Tensor, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Scene:
+    def perceive(
+        self,
+        images: Tensor,
+        rays: Tensor,
+        speed: Tensor,
+        yaw_rate: Tensor,
+        command: Tensor,
+        past: Tensor | None = None,
+    ) -> Scene:
         """The trunk: inputs as of `forward`."""
-        tokens = self._tokens(images, rays)
-        latents = self._latents(speed, yaw_rate, command)
-        for block in self.blocks:
-            latents = block(latents, tokens)
-        return Scene(tokens, self.norm(latents))
+        tokens, seen = self._tokens(images, rays)
+        latents = self._depths(tokens, seen, self._latents(speed, yaw_rate, command, past))[-1]
+        return Scene(tokens, self.norm(latents), seen)
 
     def drive(self, scene: Scene, speed: Tensor) -> Output:
         """The head that drives: see `forward`; speed [B] m/s."""
@@ -143,22 +124,86 @@ class Network(nn.Module):
         embedding = latents.mean(1)
         per_mode = latents[:, 1 : 1 + self.config.modes]
         ego = latents[:, :1].expand(-1, self.config.modes, -1)
+        if self.config.gaps:
+            guess = SPEED_UNIT_MPS * F.softplus(self.pace(latents[:, 0]))[:, 0]
+            speed = torch.where(speed.isnan(), guess, speed)
         return self._decode(self.mode(torch.cat([per_mode, ego], -1)), speed, embedding)
 
-    def plan(self, images: Tensor, rays: Tensor, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Output:
+    def study(
+        self,
+        images: Tensor,
+        rays: Tensor,
+        speed: Tensor,
+        yaw_rate: Tensor,
+        command: Tensor,
+        past: Tensor | None = None,
+    ) -> View:
+        """As `forward`, with what every exit and every head makes of it: what is trained."""
+        tokens, seen = self._tokens(images, rays)
+        depths = self._depths(tokens, seen, self._latents(speed, yaw_rate, command, past))
+        scenes = [
+            Scene(tokens, self.norm(latents), seen) for latents in (depths if self.config.exits else depths[-1:])
+        ]
+        ego = torch.stack([speed, yaw_rate], -1)
+        *exits, output = (self.drive(scene, speed) for scene in scenes)
+        return View(output, tuple(exits), {name: head(scenes[-1], ego) for name, head in self.heads.items()})
+
+    def plan(
+        self,
+        images: Tensor,
+        rays: Tensor,
+        speed: Tensor,
+        yaw_rate: Tensor,
+        command: Tensor,
+        past: Tensor | None = None,
+    ) -> Output:
         """As `forward`, confidences summing to 1 over the modes: what is exported and driven with."""
-        out = self(images, rays, speed, yaw_rate, command)
+        out = self(images, rays, speed, yaw_rate, command, past)
         return Output(out.modes, out.confidence.softmax(-1), out.scale_m, out.embedding)
 
-    def _tokens(self, images: Tensor, rays: Tensor) -> Tensor:
+    def _add_gaps(self, config: NetworkConfig) -> None:
+        """What stands for missing inputs, and tells earlier frames apart."""
+        width, earlier = config.width, config.history - 1
+        if config.gaps:
+            self.blank = nn.Parameter(torch.randn(1, width))
+            self.unknown = nn.Parameter(torch.randn(2, width))
+            self.pace = nn.Linear(width, 1)
+        if earlier:
+            self.ages = nn.Parameter(torch.randn(earlier, width))
+            self.past = nn.Sequential(
+                nn.Linear(4 * earlier, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
+            )
+
+    def _tokens(self, images: Tensor, rays: Tensor) -> tuple[Tensor, Tensor | None]:
         pixels = images.flatten(0, 1).permute(0, 3, 1, 2).float()
         features = self.stem(self._seen(pixels)).flatten(2).transpose(1, 2)
-        tokens = features.view(images.shape[0], images.shape[1], *features.shape[1:]) + self.ray(rays)
-        tokens = tokens.flatten(1, 2)
+        tokens = features.view(images.shape[0], images.shape[1], *features.shape[1:]) + self._whence(rays)
+        seen = None
+        if self.config.gaps:
+            tokens, seen = self._without_black(tokens, images)
+        else:
+            tokens = tokens.flatten(1, 2)
         for block in self.token_blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, None, seen)
         normed: Tensor = self.token_norm(tokens)
-        return normed
+        return normed, seen
+
+    def _whence(self, rays: Tensor) -> Tensor:
+        """Where each image looks from, and when: [T * C, P, D]."""
+        where: Tensor = self.ray(rays)
+        if self.config.history == 1:
+            return where
+        earlier = where + self.ages[:, None, None]
+        return torch.cat([where, earlier.flatten(0, 1)])
+
+    def _without_black(self, tokens: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [B, T * C, P, D] as one set, with one learnt token so that there is always something to attend
+        to, and which of them are of something."""
+        lit = images.flatten(2).amax(-1).int() > BLACK
+        tokens = torch.where(lit[..., None, None], tokens, 0.0)
+        seen = lit[..., None].expand(-1, -1, tokens.shape[2]).flatten(1)
+        blank = self.blank.expand(images.shape[0], -1, -1)
+        return torch.cat([tokens.flatten(1, 2), blank], 1), torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
 
     def _seen(self, pixels: Tensor) -> Tensor:
         """The first convolution of (pixels - PIXEL_MEAN) / PIXEL_UNIT, with the scaling done to the few
@@ -167,10 +212,31 @@ class Network(nn.Module):
         bias = self.eye.bias - PIXEL_MEAN * weight.sum((1, 2, 3)) if self.eye.bias is not None else None
         return F.conv2d(pixels, weight, bias, self.eye.stride, self.eye.padding)
 
-    def _latents(self, speed: Tensor, yaw_rate: Tensor, command: Tensor) -> Tensor:
+    def _latents(self, speed: Tensor, yaw_rate: Tensor, command: Tensor, past: Tensor | None) -> Tensor:
+        """What looks at the tokens, before it has looked."""
         state = torch.stack([speed / SPEED_UNIT_MPS, yaw_rate / YAW_RATE_UNIT_RADPS], -1)
-        ego = self.ego(state) + self.commands[command]
+        ego = self._ego(state) + self.commands[command]
+        if past is not None:
+            before = torch.stack([past[..., 0] / SPEED_UNIT_MPS, past[..., 1] / YAW_RATE_UNIT_RADPS], -1)
+            missing = before.isnan()
+            ego = ego + self.past(torch.cat([torch.where(missing, 0.0, before), missing.float()], -1).flatten(1))
         return torch.cat([ego.unsqueeze(1), self.latents + 0.5 * ego.unsqueeze(1)], 1)
+
+    def _ego(self, state: Tensor) -> Tensor:
+        if not self.config.gaps:
+            plain: Tensor = self.ego(state)
+            return plain
+        missing = state.isnan()
+        told: Tensor = self.ego(torch.where(missing, 0.0, state)) + missing.float() @ self.unknown
+        return told
+
+    def _depths(self, tokens: Tensor, seen: Tensor | None, latents: Tensor) -> list[Tensor]:
+        """The latents after each block."""
+        depths = []
+        for block in self.blocks:
+            latents = block(latents, tokens, seen)
+            depths.append(latents)
+        return depths
 
     def _decode(self, raw: Tensor, speed: Tensor, embedding: Tensor) -> Output:
         """Offsets from going straight on at constant speed, in units of what a vehicle can reach in the

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data import Samples
-from model.policy import Observation, Plan, Policy
+from model.policy import Observation, Plan, Policy, frames_seen
 
 MISS_M = 2.0
 """A plan misses when its last waypoint is further off than this (Argoverse, CVPR 2019)."""
@@ -65,14 +65,22 @@ def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.bool_]
 
 def evaluate(policy: Policy, samples: Samples, batch: int = 512) -> OpenLoop:
     """Asks the policy for a plan of every frame and compares. Raises ValueError when there is no frame."""
-    starts = range(0, len(samples), batch)
-    plans = [policy.plan(observation(samples.take(slice(at, at + batch)))) for at in starts]
+    starts, frames = range(0, len(samples), batch), frames_seen(policy)
+    plans = [policy.plan(observation(samples.with_history(slice(at, at + batch), frames))) for at in starts]
     return open_loop(concatenate_plans(plans), samples.target)
 
 
 def observation(samples: Samples) -> Observation:
-    """What a policy would have sensed at these frames."""
-    return Observation(samples.images, samples.speed_mps, samples.yaw_rate_radps, samples.command)
+    """What a policy would have sensed at these frames, and before where they have a past
+    (Samples.with_history)."""
+    frames = 1 if samples.past is None else 1 + samples.past.shape[1]
+    now, *earlier = np.split(samples.images, frames, 1)
+    past = [
+        Observation(images, samples.past[:, age, 0], samples.past[:, age, 1], samples.command)
+        for age, images in enumerate(earlier)
+        if samples.past is not None
+    ]
+    return Observation(now, samples.speed_mps, samples.yaw_rate_radps, samples.command, tuple(past))
 
 
 def concatenate_plans(plans: list[Plan]) -> Plan:

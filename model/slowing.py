@@ -51,8 +51,9 @@ def pull_away(samples: Samples) -> PullAway:
 
 def slowed(samples: Samples, share: float, driver: PullAway, rng: np.random.Generator) -> Samples:
     """The samples with about `share` of their free frames slowed down by a factor in 0..LARGEST_FACTOR. A slower
-    vehicle never gets further than the faster one would have got."""
-    if not len(driver.speed_mps):
+    vehicle never gets further than the faster one would have got. Frames with a past show how fast
+    they are, and stay as they are."""
+    if not len(driver.speed_mps) or samples.past is not None:
         return samples
     drawn = (rng.random(len(samples)) < share) & _is_free(samples) & (samples.speed_mps > LEAST_MPS)
     rows = np.flatnonzero(drawn)

@@ -18,6 +18,7 @@ class TorchPolicy:
     """A `model.policy.Policy`."""
 
     def __init__(self, checkpoint: Checkpoint, rig: Rig) -> None:
+        self.history, self.gaps = checkpoint.network.history, bool(checkpoint.network.gaps)
         self._net = checkpoint.build()
         self._rays = torch.from_numpy(rig.rays(checkpoint.network.patch_px))
 
@@ -25,14 +26,16 @@ class TorchPolicy:
         """See `Policy.plan`."""
         starts = range(0, len(observation.images), LARGEST_BATCH)
         with torch.inference_mode():
-            parts = [self._forward(observation, slice(at, at + LARGEST_BATCH)) for at in starts]
+            parts = [self._forward(observation.take(slice(at, at + LARGEST_BATCH))) for at in starts]
         return Plan(*(torch.cat(field).numpy() for field in zip(*parts, strict=True)))
 
-    def _forward(self, seen: Observation, some: slice) -> Output:
+    def _forward(self, seen: Observation) -> Output:
+        images, past = seen.stacked(self.history)
         return self._net.plan(
-            torch.from_numpy(np.ascontiguousarray(seen.images[some])),
+            torch.from_numpy(images),
             self._rays,
-            torch.from_numpy(seen.speed_mps[some].astype(np.float32)),
-            torch.from_numpy(seen.yaw_rate_radps[some].astype(np.float32)),
-            torch.from_numpy(seen.command[some].astype(np.int64)),
+            torch.from_numpy(seen.speed_mps.astype(np.float32)),
+            torch.from_numpy(seen.yaw_rate_radps.astype(np.float32)),
+            torch.from_numpy(seen.command.astype(np.int64)),
+            torch.from_numpy(past) if self.history > 1 else None,
         )

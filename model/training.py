@@ -13,9 +13,11 @@ from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig
-from model.data import Mixture, Samples, balanced
+from model.data import BadSamples, Mixture, Samples, balanced
+from model.gaps import check_gaps, with_gaps
 from model.gradients import descending
-from model.losses import imitation_loss
+from model.heads import untaught
+from model.losses import joint_loss
 from model.network import Network
 from model.rig import Rig
 from model.slowing import pull_away, slowed
@@ -60,8 +62,9 @@ def train(
     hooks: Hooks = NO_HOOKS,
 ) -> Checkpoint:
     """Clones the behaviour in `samples` from scratch. Raises NonFiniteLoss, CannotResume, BadSamples."""
+    _check_fits(network, config, samples)
     start = hooks.resume or initial(network, seed)
-    mixture = Mixture((balanced(samples, config.balance),), (1.0,), config.batch, seed)
+    mixture = Mixture((balanced(samples, config.balance),), (1.0,), config.batch, seed, network.history)
     return _optimise(start, mixture.draw, rig, config, seed, hooks)
 
 
@@ -84,14 +87,23 @@ def fine_tune(
 ) -> Checkpoint:
     """Teaches a finished model what is in `clips`, `config.replay_share` of each batch being replayed from
     `base` so that it does not forget. Raises as `train`."""
+    network, shares = checkpoint.network, (config.replay_share, 1 - config.replay_share)
+    _check_fits(network, config, *(part for part, share in zip((base, clips), shares, strict=True) if share))
     parts = (balanced(base, config.balance), balanced(clips, config.balance))
-    mixture = Mixture(parts, (config.replay_share, 1 - config.replay_share), config.batch, seed)
+    mixture = Mixture(parts, shares, config.batch, seed, network.history)
     driver = pull_away(base)
 
     def draw(step: int) -> Samples:
         return slowed(mixture.draw(step), config.slowed_share, driver, np.random.default_rng([seed, step, 2]))
 
     return _optimise(hooks.resume or checkpoint.finished(), draw, rig, config, seed, hooks)
+
+
+def _check_fits(network: NetworkConfig, config: TrainingConfig, *parts: Samples) -> None:
+    check_gaps(network, config.gaps, *parts)
+    missing = untaught(network, [name for part in parts for name in part.labels])
+    if missing:
+        raise BadSamples(f"heads without labels to learn from: {missing}; leave them out, or label the samples")
 
 
 def _optimise(
@@ -108,7 +120,9 @@ def _optimise(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
             cameras = seen_cameras(len(rays), config.camera_dropout, np.random.default_rng([seed, step, 1]))
-            loss = descend(partial(_loss, net, rays, cameras), draw(step), parameters)
+            drawn = np.random.default_rng([seed, step, 3])
+            batch = with_gaps(draw(step), config.gaps, net.config.history, drawn)
+            loss = descend(partial(_loss, net, rays, cameras), batch, parameters)
             torch.nn.utils.clip_grad_norm_(parameters, config.largest_gradient)
             optimizer.step()
             _report(hooks, net, optimizer, (step + 1, config.steps), loss)
@@ -132,10 +146,13 @@ def seen_cameras(count: int, dropout: float, rng: np.random.Generator) -> list[i
 def _loss(net: Network, rays: Tensor, cameras: list[int], batch: Samples) -> Tensor:
     images = torch.from_numpy(batch.images)
     if len(cameras) < len(rays):
-        images, rays = images[:, cameras], rays[cameras]
+        kept = [age * len(rays) + camera for age in range(net.config.history) for camera in cameras]
+        images, rays = images[:, kept], rays[cameras]
     speed, yaw_rate = torch.from_numpy(batch.speed_mps), torch.from_numpy(batch.yaw_rate_radps)
-    output = net(images, rays, speed, yaw_rate, torch.from_numpy(batch.command))
-    return imitation_loss(output, torch.from_numpy(batch.target)).total
+    past = None if batch.past is None else torch.from_numpy(batch.past)
+    view = net.study(images, rays, speed, yaw_rate, torch.from_numpy(batch.command), past)
+    labels = {name: torch.from_numpy(label) for name, label in batch.labels.items()}
+    return joint_loss(net, view, torch.from_numpy(batch.target), labels)
 
 
 def _report(
@@ -151,11 +168,11 @@ def _report(
 
 
 def _optimizer(net: Network, config: TrainingConfig, start: Checkpoint) -> torch.optim.AdamW:
-    """AdamW; biases, norms and learnt tokens are not decayed."""
+    """AdamW; biases, norms and learnt tokens are not decayed: of these no other than a matrix is named
+    `weight`."""
     named = dict(net.named_parameters())
-    tokens = {id(net.latents), id(net.commands)}
-    matrices = [p for p in named.values() if p.ndim > 1 and id(p) not in tokens]
-    others = [p for p in named.values() if p.ndim < 2 or id(p) in tokens]
+    matrices = [p for name, p in named.items() if p.ndim > 1 and name.endswith("weight")]
+    others = [p for name, p in named.items() if p.ndim < 2 or not name.endswith("weight")]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},

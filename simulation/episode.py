@@ -10,10 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.policy import PLAN_PERIOD_S, PLAN_POINTS, Observation, Plan, Policy
+from model.labels import room
+from model.policy import PLAN_PERIOD_S, PLAN_POINTS, Memory, Observation, Plan, Policy, frames_seen
 from model.rig import Rig
 from simulation.arrays import Bools, Floats, Images, Ints, chance
 from simulation.expert import Ahead, accelerations
+from simulation.labels import LABELLERS
+from simulation.labels.risk import risk
 from simulation.scenarios import Scene
 from simulation.world import Status, World
 
@@ -206,9 +209,9 @@ def drive(
     for start in range(0, len(scenes), batch):
         part = scenes[start : start + batch]
         with World(part, rig, seed) as world:
-            supervised = Supervised(world)
+            supervised, memory = Supervised(world), Memory()
             for i in range(steps):
-                observation = world.observe()
+                observation = memory.recall(world.observe(), now_ns(world), frames_seen(policy))
                 plan = policy.plan(observation)
                 outcome = supervised.step(plan.best)
                 _count(exposure, part, outcome)
@@ -218,6 +221,11 @@ def drive(
                 if progress:
                     progress((start * steps + (i + 1) * len(part)) / (len(scenes) * steps))
     return EpisodeResult(exposure, events)
+
+
+def now_ns(world: World) -> int:
+    """World time since its start."""
+    return round(world.time_s * 1e9)
 
 
 def _count(exposure: dict[str, Exposure], scenes: Sequence[Scene], outcome: Outcome) -> None:
@@ -266,6 +274,10 @@ class Recording:
     time_s: Floats
     metres: float
     """Driven in all."""
+    before: Ints
+    """[N], the frame of the same vehicle PLAN_PERIOD_S earlier, -1 where there is none."""
+    labels: dict[str, NDArray[np.generic]]
+    """Of model.labels, [N, ...] each."""
 
 
 def record_expert(
@@ -275,13 +287,69 @@ def record_expert(
     seed: int,
     *,
     perturb: Perturbation | None = Perturbation(),
+    labels: Sequence[str] = (),
     progress: Callable[[float], None] | None = None,
     batch: int = 64,
 ) -> Recording:
-    """Records every frame (5 Hz) of `seconds` in each scene. Allocates all arrays first."""
-    steps, camera = round(seconds / PLAN_PERIOD_S), rig.cameras[0]
-    n = steps * len(scenes)
-    out = Recording(
+    """Records every frame (5 Hz) of `seconds` in each scene, with some `labels` of simulation.labels. Allocates
+    all arrays first. Raises KeyError for a label that is none of an instant."""
+    steps = round(seconds / PLAN_PERIOD_S)
+    out = _room(scenes, rig, steps, labels, batch)
+    metres, at = 0.0, 0
+    for start in range(0, len(scenes), batch):
+        with World(scenes[start : start + batch], rig, seed) as world:
+            if perturb:
+                _disturb_start(world, perturb)
+            for _ in range(steps):
+                _record(out, at, world, world.observe(), start)
+                at += len(world)
+                world.step(_disturbed(world, perturb) if perturb else world.expert().trajectory)
+                if progress:
+                    progress(at / len(out.images))
+            metres += float(world.travelled_m.sum())
+    return replace(out, metres=metres)
+
+
+def record_policy(
+    policy: Policy,
+    scenes: Sequence[Scene],
+    rig: Rig,
+    seconds: float,
+    seed: int,
+    *,
+    labels: Sequence[str] = (),
+    progress: Callable[[float], None] | None = None,
+    batch: int = 64,
+) -> Recording:
+    """Records every frame of a policy's supervised driving: what the expert would have driven from where the
+    policy got itself to (DAgger: Ross et al., AISTATS 2011), some `labels` of simulation.labels, and the risk that
+    it ran. Raises as record_expert."""
+    steps = round(seconds / PLAN_PERIOD_S)
+    out, risks, metres, at = _room(scenes, rig, steps, labels, batch), list[NDArray[np.int8]](), 0.0, 0
+    for start in range(0, len(scenes), batch):
+        with World(scenes[start : start + batch], rig, seed) as world:
+            supervised, memory = Supervised(world), Memory()
+            engaged, failed = np.zeros((2, steps, len(world)), bool)
+            for step in range(steps):
+                seen = memory.recall(world.observe(), now_ns(world), frames_seen(policy))
+                _record(out, at, world, seen, start)
+                outcome = supervised.step(policy.plan(seen).best)
+                engaged[step] = outcome.engaged
+                failed[step, [event.vehicle for event in outcome.disengagements]] = True
+                at += len(world)
+                if progress:
+                    progress(at / len(out.images))
+            risks.append(risk(engaged, failed).ravel())
+            metres += float(world.travelled_m.sum())
+    return replace(out, metres=metres, labels=out.labels | {"risk": np.concatenate(risks)})
+
+
+def _room(scenes: Sequence[Scene], rig: Rig, steps: int, labels: Sequence[str], batch: int) -> Recording:
+    n, camera = steps * len(scenes), rig.cameras[0]
+    unknown = [name for name in labels if name not in LABELLERS]
+    if unknown:
+        raise KeyError(f"no label {unknown[0]!r} of an instant; known: {list(LABELLERS)}")
+    return Recording(
         images=np.empty((n, len(rig.cameras), camera.height_px, camera.width_px, 3), np.uint8),
         speed_mps=np.empty(n, np.float32),
         yaw_rate_radps=np.empty(n, np.float32),
@@ -292,20 +360,9 @@ def record_expert(
         vehicle=np.empty(n, np.int64),
         time_s=np.empty(n),
         metres=0.0,
+        before=np.empty(n, np.int64),
+        labels=room(labels, n),
     )
-    metres, at = 0.0, 0
-    for start in range(0, len(scenes), batch):
-        with World(scenes[start : start + batch], rig, seed) as world:
-            if perturb:
-                _disturb_start(world, perturb)
-            for _ in range(steps):
-                _record(out, at, world, start)
-                at += len(world)
-                world.step(_disturbed(world, perturb) if perturb else world.expert().trajectory)
-                if progress:
-                    progress(at / n)
-            metres += float(world.travelled_m.sum())
-    return replace(out, metres=metres)
 
 
 def _frame_scenes(scenes: Sequence[Scene], steps: int, batch: int) -> list[Scene]:
@@ -313,12 +370,15 @@ def _frame_scenes(scenes: Sequence[Scene], steps: int, batch: int) -> list[Scene
     return [scene for part in parts for scene in part * steps]
 
 
-def _record(out: Recording, at: int, world: World, first: int) -> None:
-    rows, seen, expert = slice(at, at + len(world)), world.observe(), world.expert()
+def _record(out: Recording, at: int, world: World, seen: Observation, first: int) -> None:
+    rows, expert = slice(at, at + len(world)), world.expert()
     out.images[rows], out.speed_mps[rows] = seen.images, seen.speed_mps
     out.yaw_rate_radps[rows], out.command[rows] = seen.yaw_rate_radps, seen.command
     out.target[rows], out.rule[rows] = expert.trajectory, expert.rule
     out.vehicle[rows], out.time_s[rows] = first + np.arange(len(world)), world.time_s
+    out.before[rows] = np.arange(at, at + len(world)) - len(world) if world.time_s > 0 else -1
+    for name, label in out.labels.items():
+        label[rows] = LABELLERS[name](world)
 
 
 def _disturb_start(world: World, p: Perturbation) -> None:

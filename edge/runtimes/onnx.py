@@ -16,6 +16,10 @@ INPUTS = ("images", "rays", "speed", "yaw_rate", "command")
 OUTPUTS = ("modes", "confidence", "scale", "embedding")
 PATCH_KEY = "patch_px"
 """In the graph's metadata: side of the image square behind one token."""
+PAST, HISTORY_KEY = "past", "history"
+"""A further input of graphs that see more than one instant, and in the metadata how many."""
+GAPS_KEY = "gaps"
+"""In the metadata "1" where speed and yaw rate may be NaN, and images black."""
 
 
 class BadModel(ValueError):
@@ -31,6 +35,8 @@ class OnnxPolicy:
         self._name = str(model) if isinstance(model, Path) else f"model of {len(model)} bytes"
         self._session = _session(model, self._name)
         self.patch_px = _patch_px(self._session, rig, self._name)
+        self.history = _history(self._session, self._name)
+        self.gaps = self._session.get_modelmeta().custom_metadata_map.get(GAPS_KEY) == "1"
         try:
             self._rays = rig.rays(self.patch_px)
         except BadRig as error:
@@ -39,15 +45,17 @@ class OnnxPolicy:
 
     def plan(self, observation: Observation) -> Plan:
         """See model.policy.Policy."""
+        images, past = observation.stacked(self.history)
         modes, confidence, scale_m, embedding = self._session.run(
             OUTPUTS,
             {
-                "images": np.ascontiguousarray(observation.images),
+                "images": images,
                 "rays": self._rays,
                 "speed": observation.speed_mps.astype(np.float32, copy=False),
                 "yaw_rate": observation.yaw_rate_radps.astype(np.float32, copy=False),
                 "command": observation.command.astype(np.int64, copy=False),
-            },
+            }
+            | ({PAST: past} if self.history > 1 else {}),
         )
         return Plan(modes, confidence, scale_m, embedding)
 
@@ -80,9 +88,18 @@ def _session(model: Path | bytes, name: str) -> onnxruntime.InferenceSession:
     except Exception as error:  # the runtime's own errors share no base class
         raise BadModel(f"{name}: ONNX Runtime cannot load it: {_first_line(error)}") from error
     inputs, outputs = {i.name for i in session.get_inputs()}, {o.name for o in session.get_outputs()}
-    if inputs != set(INPUTS) or not set(OUTPUTS) <= outputs:
+    if inputs - {PAST} != set(INPUTS) or not set(OUTPUTS) <= outputs:
         raise BadModel(f"{name}: takes {sorted(inputs)} and gives {sorted(outputs)}; a policy takes {INPUTS}")
     return session
+
+
+def _history(session: onnxruntime.InferenceSession, name: str) -> int:
+    """Instants that the graph sees: as many as its metadata says, 1 where it has no input for the past."""
+    text = session.get_modelmeta().custom_metadata_map.get(HISTORY_KEY, "1")
+    asked = [PAST] if any(i.name == PAST for i in session.get_inputs()) else []
+    if not text.isdigit() or not int(text) or (int(text) > 1) != bool(asked):
+        raise BadModel(f"{name}: metadata {HISTORY_KEY} is {text!r}, and of the past it takes {asked}")
+    return int(text)
 
 
 def _patch_px(session: onnxruntime.InferenceSession, rig: Rig, name: str) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from model.data import Samples, samples_from_arrays
+from model.labels import LABELS
 
 TIMES_S = np.arange(1, 9) * 0.3
 
@@ -27,3 +30,14 @@ def some_samples(count: int, source: str = "base", seed: int = 0) -> Samples:
         target=np.stack([x, y], 2),
         source=source,
     )
+
+
+def labelled(samples: Samples) -> Samples:
+    """The samples with every label there is, drawn at random."""
+    rng = np.random.default_rng(len(samples))
+    labels = {}
+    for name, label in LABELS.items():
+        shape = (len(samples), *label.shape)
+        drawn = rng.integers(0, label.classes, shape) if label.classes else rng.normal(size=shape)
+        labels[name] = drawn.astype(label.dtype)
+    return replace(samples, labels=labels)
