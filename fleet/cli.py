@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from fleet.collecting import REPLAY_EXAMPLES, campaigns, replay
+from fleet.model import app as model
 from fleet.operations import roles, topics
 from fleet.operations import streams as operations
 from fleet.streams import app as streams
@@ -178,6 +179,7 @@ def flink(
 
 streams.add_typer(operations)
 app.add_typer(streams)
+app.add_typer(model)
 app.add_typer(topics)
 app.add_typer(roles)
 app.add_typer(campaigns)
