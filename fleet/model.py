@@ -15,8 +15,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 
 @app.command(
-    epilog="Examples:  fleet model data runs/data --frames 64000  |  fleet model data s3://fleetwheel/base --rig van-6"
-    "  |  fleet model data runs/clips --store runs/demo/store --dataset SHA256"
+    epilog="Examples:  fleet model data runs/data --frames 64000  |  "
+    "fleet model data s3://fleetwheel/base --rig van-6  |  "
+    "fleet model data runs/clips --store runs/demo/store --dataset SHA256"
 )
 def data(
     url: Annotated[str, typer.Argument(help="Folder or URL that the dataset is written to: new, or empty.")],

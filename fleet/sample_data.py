@@ -54,7 +54,8 @@ class FromClips:
 
 
 def run_data(url: str, source: FromExpert | FromClips, shard_frames: int, *, as_json: bool) -> None:
-    """Writes the dataset and tells what is in it. Raises BadSource, BadDataset, BadSamples and what stores raise."""
+    """Writes the dataset and tells what is in it. Raises BadSource, BadDataset, BadSamples and what stores
+    raise."""
     rig = _rig(source.rig) if isinstance(source, FromExpert) else THREE_CAMERAS
     with Watcher() as watch:
         parts = recorded(source, rig, watch) if isinstance(source, FromExpert) else taken(source, watch)
@@ -90,8 +91,8 @@ def recorded(source: FromExpert, rig: Rig, watch: Watcher) -> Iterator[Samples]:
 
 
 def taken(source: FromClips, watch: Watcher) -> Iterator[Samples]:
-    """The labelled frames of the clips, some clips at a time; those that cannot be read are told and left out. Raises
-    BadSource where none is left, and what stores raise."""
+    """The labelled frames of the clips, some clips at a time; those that cannot be read are told and left out.
+    Raises BadSource where none is left, and what stores raise."""
     if not source.store or not source.dataset:
         raise BadSource("archived clips need both --store URL and --dataset SHA256")
     store = Store(source.store)

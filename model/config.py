@@ -147,8 +147,8 @@ class TrainingConfig:
     """Fine-tuning: the share of free frames that are shown as a slower vehicle sees them (model/slowing.py)."""
     balance: Balance = Balance()
     parts: int = 2
-    """Parts of a batch whose gradients are worked out apart and added in order: what does not fit a device at once is
-    accumulated, and several processes share the parts among them (model/sharded.py)."""
+    """Parts of a batch whose gradients are worked out apart and added in order: what does not fit a device at once
+    is accumulated, and several processes share the parts among them (model/sharded.py)."""
     bf16: bool = False
     """On a GPU: the transformer blocks in bfloat16, everything else, gradients and weights in float32."""
     recompute: bool = False
@@ -158,7 +158,8 @@ class TrainingConfig:
     keep_every: int = 500
     """Steps between the checkpoints of a long run (model/long_run.py)."""
     threads: int = 2
-    """Parts of a batch that are worked on at once on a CPU (model/gradients.py). The result does not depend on it."""
+    """Parts of a batch that are worked on at once on a CPU (model/gradients.py). The result does not depend on
+    it."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "parts", "keep_every", "threads", "peak_rate", "largest_gradient"):

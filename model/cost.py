@@ -21,12 +21,13 @@ PEAK_FLOPS = {
     "L4": 121e12,
     "A10": 125e12,
 }
-"""Dense bfloat16 products by a part of the GPU's name, the first that fits; NVIDIA's data sheets, without sparsity."""
+"""Dense bfloat16 products by a part of the GPU's name, the first that fits; NVIDIA's data sheets, without
+sparsity."""
 
 
 def flops_per_sample(network: NetworkConfig, rig: Rig) -> float:
-    """Floating-point operations of products and convolutions, forward and backward, for one frame. Counted on shapes
-    alone: nothing is computed."""
+    """Floating-point operations of products and convolutions, forward and backward, for one frame. Counted on
+    shapes alone: nothing is computed."""
     camera, count = rig.cameras[0], 2
     shape = (count, len(rig.cameras), camera.height_px, camera.width_px, 3)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
@@ -36,8 +37,8 @@ def flops_per_sample(network: NetworkConfig, rig: Rig) -> float:
         output = net(
             torch.zeros(shape, dtype=torch.uint8), rays, speed, speed, torch.zeros(count, dtype=torch.int64)
         )
-        imitation_loss(output, torch.zeros(count, PLAN_POINTS, 2)).total.backward()
-    return counter.get_total_flops() / count
+        torch.autograd.backward(imitation_loss(output, torch.zeros(count, PLAN_POINTS, 2)).total)
+    return float(counter.get_total_flops() / count)
 
 
 def accelerator() -> str:

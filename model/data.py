@@ -321,8 +321,8 @@ class Mixture:
 
 
 def pick(weight: NDArray[np.floating], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Systematic sampling of `count` frames by weight, rising: none comes up more often than its weight asks, rounded
-    up."""
+    """Systematic sampling of `count` frames by weight, rising: none comes up more often than its weight asks,
+    rounded up."""
     edges = np.cumsum(weight, dtype=np.float64)
     at = (np.arange(count) + rng.random(count)) / count * edges[-1]
     index = np.searchsorted(edges, at, side="right").clip(max=len(weight) - 1)

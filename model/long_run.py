@@ -1,9 +1,9 @@
 """A long training run: on any number of processes, from data that streams, stopped and resumed to the same bits.
 
-What a step does follows from the course and the step's number. A loss or gradient that is not finite is never applied:
-the step is skipped, the weights stay as they were. After MOST_SKIPPED such steps in a row the run goes back to its last
-checkpoint and passes over the batches that it saw since (as PaLM did for its spikes, arXiv:2204.02311, section 5.1);
-after MOST_ROLLBACKS of those it ends, and says where the last good state lies."""
+What a step does follows from the course and the step's number. A loss or gradient that is not finite is never
+applied: the step is skipped, the weights stay as they were. After MOST_SKIPPED such steps in a row the run goes
+back to its last checkpoint and passes over the batches that it saw since (as PaLM did for its spikes,
+arXiv:2204.02311, section 5.1); after MOST_ROLLBACKS of those it ends, and says where the last good state lies."""
 
 from __future__ import annotations
 
@@ -102,8 +102,9 @@ def train_long(
     course: Course, draw: Draw, folder: Path, ranks: Ranks = ALONE, watch: Watch = Watch()
 ) -> Checkpoint | None:
     """Trains to the end, from the newest whole checkpoint in `folder` where there is one, and returns the finished
-    model in the first process, None in the others. All processes call it together. Raises Interrupted, NonFiniteLoss,
-    CannotResume (a checkpoint of another run), BadCheckpoint, BadConfig, what `draw` raises, OSError."""
+    model in the first process, None in the others. All processes call it together. Raises Interrupted,
+    NonFiniteLoss, CannotResume (a checkpoint of another run), BadCheckpoint, BadConfig, what `draw` raises,
+    OSError."""
     run = _Run(course, draw, folder, ranks, watch)
     run.begin()
     with gradients(run.lesson, course.config, ranks) as descend:
@@ -196,9 +197,11 @@ class _Run:
             return
         found = newest(self._folder, self._watch.told, self._ranks, interim=False)
         if found is None or self.at.rollbacks >= MOST_ROLLBACKS:
+            last = found[0] if found else "lost"
             raise NonFiniteLoss(
-                f"{at}: the loss was not finite {MOST_SKIPPED} times in a row, after {self.at.rollbacks} rollbacks: "
-                f"lower peak_rate or check the targets. The last good state is {found[0] if found else 'lost'}"
+                f"{at}: the loss was not finite {MOST_SKIPPED} times in a row, "
+                f"after {self.at.rollbacks} rollbacks: lower peak_rate or check the targets. "
+                f"The last good state is {last}"
             )
         path, manifest = found
         seen = self.at.step + self.at.shift

@@ -22,8 +22,8 @@ class BadRanks(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among the others. Every method must be called by all of them, in the same order; each blocks until
-    all have."""
+    """This process among the others. Every method must be called by all of them, in the same order; each blocks
+    until all have."""
 
     rank: int = 0
     world: int = 1
@@ -59,8 +59,8 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
-    """The processes that torchrun started, each with a GPU of its own where there are some; without torchrun this one.
-    Raises BadRanks for an environment that is half torchrun's."""
+    """The processes that torchrun started, each with a GPU of its own where there are some; without torchrun this
+    one. Raises BadRanks for an environment that is half torchrun's."""
     given = [name for name in STARTED_BY_TORCHRUN if name in environment]
     if given and len(given) < len(STARTED_BY_TORCHRUN):
         absent = set(STARTED_BY_TORCHRUN) - set(given)

@@ -1,8 +1,10 @@
-"""Checkpoints of a run that goes on: a folder for each, written by all processes together, and their end as one file.
+"""Checkpoints of a run that goes on: a folder for each, written by all processes together, and their end as one
+file.
 
 Each process writes its shards by torch.distributed.checkpoint as safetensors: nothing is pickled, and what few
-processes wrote, many can read. A manifest, written last, names every file with its size and sha256, the run it belongs
-to and where that was. Tensors have the names that model/checkpoint.py gives them, so either form becomes the other."""
+processes wrote, many can read. A manifest, written last, names every file with its size and sha256, the run it
+belongs to and where that was. Tensors have the names that model/checkpoint.py gives them, so either form becomes
+the other."""
 
 from __future__ import annotations
 
@@ -22,6 +24,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from model.checkpoint import OPTIMIZER, BadCheckpoint, Checkpoint
 from model.config import NetworkConfig, network_from_json
@@ -64,8 +67,8 @@ class Manifest:
 
 
 def keep(folder: Path, tensors: Mapping[str, Tensor], manifest: Manifest, ranks: Ranks = ALONE) -> Path:
-    """Writes a checkpoint below `folder`, all of it or nothing, and removes those that are not needed any more. All
-    processes call it together, each with its shards. Raises OSError."""
+    """Writes a checkpoint below `folder`, all of it or nothing, and removes those that are not needed any more.
+    All processes call it together, each with its shards. Raises OSError."""
     final = folder / f"step-{manifest.standing.step:08d}"
     partial = folder / f".{final.name}.partial"
     if ranks.first:
@@ -143,7 +146,11 @@ def to_checkpoint(path: Path) -> Checkpoint:
     _verify(path, manifest, ALONE)
     with _named(path, "cannot be read"):
         described = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
-        tensors = {name: torch.empty(m.size, dtype=m.properties.dtype) for name, m in described.items()}
+        tensors = {
+            name: torch.empty(found.size, dtype=found.properties.dtype)
+            for name, found in described.items()
+            if isinstance(found, TensorStorageMetadata)
+        }
     restore(path, tensors)
     weights = {k: v for k, v in tensors.items() if not k.startswith(OPTIMIZER)}
     moments = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
@@ -158,7 +165,11 @@ def from_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
 
 
 def _write_manifest(path: Path, manifest: Manifest, files: dict[str, dict[str, Any]]) -> None:
-    plain = {"format": FORMAT, "network": manifest.network.to_json(), "standing": asdict(manifest.standing)}
+    plain: dict[str, Any] = {
+        "format": FORMAT,
+        "network": manifest.network.to_json(),
+        "standing": asdict(manifest.standing),
+    }
     plain |= {"course": manifest.course, "interim": manifest.interim, "files": dict(sorted(files.items()))}
     with path.open("w") as file:
         json.dump(plain, file, indent=1, sort_keys=True)
@@ -231,8 +242,8 @@ def _sync(folder: Path) -> None:
 
 @contextmanager
 def _named(path: Path, what: str) -> Iterator[None]:
-    """What torch and safetensors raise, named by the folder. torch's own errors of checkpoints are not Exceptions, and
-    it warns of every checkpoint that one process writes alone."""
+    """What torch and safetensors raise, named by the folder. torch's own errors of checkpoints are not Exceptions,
+    and it warns of every checkpoint that one process writes alone."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)

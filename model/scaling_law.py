@@ -1,8 +1,9 @@
 """How a score falls with parameters and data: score = E + A / N^alpha + B / D^beta, and how sure that is.
 
-The form is Hoffmann et al.'s (arXiv:2203.15556, approach 3). For given exponents the rest is linear, so the fit is a
-search over two numbers with a least-squares problem of three non-negative ones inside (variable projection): nothing to
-start from, nothing to get stuck in. E may be negative where the score may be: a log-likelihood has no zero."""
+The form is Hoffmann et al.'s (arXiv:2203.15556, approach 3). For given exponents the rest is linear, so the fit is
+a search over two numbers with a least-squares problem of three non-negative ones inside (variable projection):
+nothing to start from, nothing to get stuck in. E may be negative where the score may be: a log-likelihood has no
+zero."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ class Law:
 
     def __call__(self, parameters: float, frames: float) -> float:
         """The score it predicts."""
-        return self.floor + self.a * parameters**-self.alpha + self.b * frames**-self.beta
+        return float(self.floor + self.a * parameters**-self.alpha + self.b * frames**-self.beta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,8 @@ class Fit:
 
 
 def fit(runs: Sequence[Run], *, positive: bool, resamples: int, seed: int) -> Fit:
-    """Fits the law; `positive` keeps E from being negative. Intervals come from resampling the runs. Raises TooFewRuns
-    where networks or data are of fewer than LEAST_DIFFERENT sizes, or a score is not finite."""
+    """Fits the law; `positive` keeps E from being negative. Intervals come from resampling the runs. Raises
+    TooFewRuns where networks or data are of fewer than LEAST_DIFFERENT sizes, or a score is not finite."""
     _check(runs)
     law = fit_law(runs, positive=positive)
     rng, laws = np.random.default_rng(seed), list[Law]()
@@ -166,5 +167,6 @@ def _check(runs: Sequence[Run]) -> None:
         raise TooFewRuns(f"{len(bad)} runs have no finite score, weight or size, first {bad[0]}: leave them out")
     if not runs or _sizes(runs) < LEAST_DIFFERENT:
         raise TooFewRuns(
-            f"{len(runs)} runs are of fewer than {LEAST_DIFFERENT} sizes of network or of data: train a longer ladder"
+            f"{len(runs)} runs are of fewer than {LEAST_DIFFERENT} sizes of network or of data: "
+            "train a longer ladder"
         )

@@ -1,8 +1,8 @@
 """A training step on as much hardware as there is: parameters, gradients and moments sharded over all processes.
 
-FSDP2 (torch.distributed.fsdp.fully_shard) holds each transformer block, and all the rest together, in shards; a block
-is gathered when it is needed. A batch is worked on in parts, of which each process has its share: how many processes
-there are changes the order in which gradients are added, and nothing else."""
+FSDP2 (torch.distributed.fsdp.fully_shard) holds each transformer block, and all the rest together, in shards; a
+block is gathered when it is needed. A batch is worked on in parts, of which each process has its share: how many
+processes there are changes the order in which gradients are added, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ FLOAT32 = MixedPrecisionPolicy()
 BFLOAT16 = MixedPrecisionPolicy(
     param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32, cast_forward_inputs=True
 )
-"""Of the blocks: their products in bfloat16, gradients summed in float32. What they are given and give stays float32:
-waypoints are metres to the centimetre, bfloat16 has three digits."""
+"""Of the blocks: their products in bfloat16, gradients summed in float32. What they are given and give stays
+float32: waypoints are metres to the centimetre, bfloat16 has three digits."""
 
 
 class Lesson(nn.Module):
-    """The network with its loss as one module: sharding gathers parameters for one forward, and the loss may ask any
-    head."""
+    """The network with its loss as one module: sharding gathers parameters for one forward, and the loss may ask
+    any head."""
 
     def __init__(self, net: Network) -> None:
         super().__init__()
@@ -68,12 +68,12 @@ def blocks(net: Network) -> list[nn.Module]:
 
 def recomputed(block: nn.Module) -> None:
     """The block keeps what it was given, and works the rest out again for its gradients."""
-    block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+    block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def shard(whole: Lesson, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
-    """Shards the parameters over the mesh, in place. Gradients are added up, not averaged: each part's loss is already
-    its share of the batch's."""
+    """Shards the parameters over the mesh, in place. Gradients are added up, not averaged: each part's loss is
+    already its share of the batch's."""
     for block in blocks(whole.net):
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(whole, mesh=mesh)
@@ -96,7 +96,8 @@ def share_of(ranks: Ranks, parts: int) -> range:
 
 @contextmanager
 def gradients(whole: Lesson, config: TrainingConfig, ranks: Ranks) -> Iterator[Descent]:
-    """How the gradients of this process's parts of a batch are worked out; it returns what they add to the loss."""
+    """How the gradients of this process's parts of a batch are worked out; it returns what they add to the
+    loss."""
     if ranks.mesh is None:
         with descending(config.threads) as descend:
             yield descend
@@ -115,7 +116,7 @@ def _accumulate(
         if isinstance(whole, FSDPModule):
             whole.set_requires_gradient_sync(number == len(parts) - 1)
         value = loss(part) * (len(part) / batch)
-        value.backward()
+        torch.autograd.backward(value)
         total = total + value.detach()
     return float(total)
 

@@ -1,8 +1,10 @@
-"""Samples as a dataset that is read piece by piece from anywhere: shards of frames, and one manifest that names them.
+"""Samples as a dataset that is read piece by piece from anywhere: shards of frames, and one manifest that names
+them.
 
-A shard is one safetensors file of some hundred frames. The manifest is written last: where it is, the dataset is whole.
-It holds each shard's size and sha256, so that what is cut short or damaged is found before it is learnt from, and its
-weight by manoeuvre, so that the order of all frames is known without reading one (model/stream_data.py)."""
+A shard is one safetensors file of some hundred frames. The manifest is written last: where it is, the dataset is
+whole. It holds each shard's size and sha256, so that what is cut short or damaged is found before it is learnt
+from, and its weight by manoeuvre, so that the order of all frames is known without reading one
+(model/stream_data.py)."""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ class BadShard(BadDataset):
 
 
 class Files(Protocol):
-    """Where a dataset lies: registry.backends has one for every URL. Every call may block on I/O and raises what its
-    medium raises."""
+    """Where a dataset lies: registry.backends has one for every URL. Every call may block on I/O and raises what
+    its medium raises."""
 
     def read(self, key: str) -> Iterator[bytes]:
         """The bytes in pieces."""

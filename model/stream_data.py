@@ -1,9 +1,9 @@
 """Batches from a dataset too large to hold: the order of its frames, and what reads ahead along it.
 
-A batch is made of lanes, one for each part of it (`TrainingConfig.parts`). Each lane walks through windows of a few
-shards; within a window frames are drawn by weight and shuffled. Every epoch deals the shards to lanes and windows
-anew. All of this follows from the manifest and the seed alone, so that any batch of any run can be made again by
-whoever needs its parts: a resumed run, or another number of processes."""
+A batch is made of lanes, one for each part of it (`TrainingConfig.parts`). Each lane walks through windows of a
+few shards; within a window frames are drawn by weight and shuffled. Every epoch deals the shards to lanes and
+windows anew. All of this follows from the manifest and the seed alone, so that any batch of any run can be made
+again by whoever needs its parts: a resumed run, or another number of processes."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_every_frame_of_equal_weight_is_seen_once_in_an_epoch_and_in_another_ord
     dataset, samples = numbered([8, 8, 8, 8])
     as_they_come = np.array([shard.mass for shard in dataset.shards]).sum(0) / 32
     c = TrainingConfig(steps=1, batch=8, parts=2, balance=Balance(*as_they_come))
-    epochs = [sum(seen(dataset, samples, c, range(2), range(at, at + 4)), []) for at in (0, 4)]
+    epochs = [[n for b in seen(dataset, samples, c, range(2), range(at, at + 4)) for n in b] for at in (0, 4)]
     for epoch in epochs:
         assert sorted(epoch) == list(range(32))
     assert epochs[0] != epochs[1]

@@ -12,7 +12,7 @@ import pytest
 
 from model.checkpoint import BadCheckpoint, Checkpoint, to_bytes
 from model.config import TrainingConfig
-from model.data import Samples
+from model.data import Mixture, Samples, balanced
 from model.gradients import parted
 from model.long_run import MOST_ROLLBACKS, MOST_SKIPPED, Course, Draw, Interrupted, Step, Watch, train_long
 from model.recipes import quick
@@ -25,6 +25,7 @@ NETWORK = quick().network
 CONFIG = TrainingConfig(steps=12, batch=8, warmup_steps=2, camera_dropout=0.3, keep_every=4, parts=2)
 COURSE = Course(NETWORK, CONFIG, THREE_CAMERAS, "data", seed=1)
 SAMPLES = some_samples(120)
+NOBODY = Watch()
 
 
 def draw(number: int) -> list[Samples]:
@@ -33,7 +34,7 @@ def draw(number: int) -> list[Samples]:
     return parted(SAMPLES.take(rows), CONFIG.parts)
 
 
-def trained(folder: Path, course: Course = COURSE, batches: Draw = draw, watch: Watch = Watch()) -> Checkpoint:
+def trained(folder: Path, course: Course = COURSE, batches: Draw = draw, watch: Watch = NOBODY) -> Checkpoint:
     end = train_long(course, batches, folder, watch=watch)
     assert end is not None
     return end
@@ -87,7 +88,7 @@ def test_killed_between_checkpoints_it_goes_on_from_the_last_one(whole: bytes, t
 
 
 def test_a_damaged_last_checkpoint_costs_steps_and_nothing_else(whole: bytes, tmp_path: Path) -> None:
-    steps, watch = stop_after(9)
+    _, watch = stop_after(9)
     with pytest.raises(Interrupted):
         trained(tmp_path, watch=watch)
     newest = max(tmp_path.glob("step-*"))
@@ -112,18 +113,11 @@ def test_the_number_of_threads_and_checkpoints_changes_nothing(whole: bytes, tmp
 
 def test_it_takes_the_steps_that_plain_training_takes(tmp_path: Path) -> None:
     """Of the same batches: only how these are made differs."""
-    from model.training import Hooks
-
-    flat = replace(CONFIG, balance=replace(CONFIG.balance), camera_dropout=0.0)
-    batches: list[Samples] = []
-    from model.data import Mixture, balanced
-
-    mixture = Mixture((balanced(SAMPLES, flat.balance),), (1.0,), flat.batch, 1)
-    course = replace(COURSE, config=flat)
-    end = trained(tmp_path, course, lambda number: parted(mixture.draw(number), flat.parts))
-    plain = train(SAMPLES, THREE_CAMERAS, NETWORK, flat, seed=1, hooks=Hooks())
-    assert not batches
-    assert to_bytes(end) == to_bytes(plain)
+    config = replace(CONFIG, camera_dropout=0.0)
+    mixture = Mixture((balanced(SAMPLES, config.balance),), (1.0,), config.batch, 1)
+    course = replace(COURSE, config=config)
+    end = trained(tmp_path, course, lambda number: parted(mixture.draw(number), config.parts))
+    assert to_bytes(end) == to_bytes(train(SAMPLES, THREE_CAMERAS, NETWORK, config, seed=1))
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -135,7 +135,7 @@ def test_where_all_are_damaged_nothing_is_begun_anew_in_silence(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
     damage(put(tmp_path, 10))
-    with pytest.raises(BadCheckpoint, match="no checkpoint in .* can be used: .*step-00000010"):
+    with pytest.raises(BadCheckpoint, match=r"no checkpoint in .* can be used: .*step-00000010"):
         newest(tmp_path, lambda text: None)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from model.shards import (
     BadDataset,
     BadShard,
     Dataset,
+    Shard,
     from_bytes,
     open_dataset,
     read_shard,
@@ -95,8 +97,8 @@ def test_an_empty_or_foreign_source_is_refused(files: LocalBackend) -> None:
     ],
 )
 def test_a_half_written_damaged_or_lost_shard_is_named(
-    files: LocalBackend, written: Dataset, damage, said
-) -> None:  # type: ignore[no-untyped-def]
+    files: LocalBackend, written: Dataset, damage: Callable[[bytes], bytes | None], said: str
+) -> None:
     path = files.root / written.shards[1].name
     content = damage(path.read_bytes())
     path.unlink()
@@ -122,18 +124,14 @@ def test_a_shard_that_is_not_of_its_manifest_is_named(files: LocalBackend) -> No
         read_shard(files, shard, DASHCAM)
 
 
-def _described(content: bytes):  # type: ignore[no-untyped-def]
-    import hashlib
-
-    from model.shards import Shard
-
+def _described(content: bytes) -> Shard:
     sha256 = hashlib.sha256(content).hexdigest()
     return Shard("part-00000.safetensors", 20, len(content), sha256, (1.0, 0, 0, 0, 0))
 
 
 def test_a_dataset_without_its_manifest_was_not_finished(files: LocalBackend, written: Dataset) -> None:
     files.remove(MANIFEST)
-    with pytest.raises(BadDataset, match="not written here to its end|no dataset was written here to its end"):
+    with pytest.raises(BadDataset, match="no dataset was written here to its end"):
         open_dataset(files)
 
 

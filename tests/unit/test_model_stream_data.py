@@ -46,7 +46,7 @@ def test_the_next_window_is_read_before_it_is_asked_for() -> None:
 
 
 def test_a_shard_that_cannot_be_read_is_told_when_it_is_needed() -> None:
-    dataset, samples = numbered([8] * 4)
+    dataset, _ = numbered([8] * 4)
 
     def read(shard: Shard) -> Samples:
         raise BadShard(f"shard {shard.name} is damaged")
