@@ -205,3 +205,16 @@ def _snapshot(net: Network, optimizer: torch.optim.Optimizer, step: int) -> Chec
         for moment in MOMENTS
     }
     return replace(Checkpoint(net.config, weights), step=step, optimizer=moments)
+
+
+def mean_loss(checkpoint: Checkpoint, samples: Samples, rig: Rig, batch: int = 256) -> float:
+    """What training minimises, over frames that it need not have seen. Raises BadSamples where there is none."""
+    if not len(samples):
+        raise BadSamples("a loss needs at least one frame")
+    net, rays = checkpoint.build(), torch.from_numpy(rig.rays(checkpoint.network.patch_px))
+    cameras, total = list(range(len(rays))), 0.0
+    with torch.inference_mode():
+        for at in range(0, len(samples), batch):
+            some = samples.take(slice(at, at + batch))
+            total += float(batch_loss(net, rays, cameras, some)) * len(some)
+    return total / len(samples)

@@ -25,7 +25,8 @@ FIGURES = Path(__file__).parent / "losses.json"
 STEPS, BATCH = 6, 8
 TOLERANCE = 1e-5
 """Relative. The same steps without vector instructions, with AVX2 and with AVX-512 (ATEN_CPU_CAPABILITY) differ by
-1.5e-7: another order of addition. A hundred times that is still far below what any change of the training makes."""
+1.5e-7: another order of addition. A hundred times that is still far below what any change of the training
+makes."""
 
 
 def measured() -> dict[str, list[float]]:
