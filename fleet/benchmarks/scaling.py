@@ -241,7 +241,7 @@ def _table(runs: Sequence[Mapping[str, Any]], told: Mapping[str, Mapping[str, An
     pictures = "\n".join(f"![{SCORES[name][0]}](scaling-{name}.svg)" for name in told)
     note = (
         f"score = E + A / parameters^alpha + B / frames^beta over {len(runs)} runs, with 95 % bootstrap "
-        f"intervals. Every run makes {EPOCHS} passes over its data. The run beyond the ladder took no part in the fit."
+        f"intervals. Every run makes {EPOCHS} passes over its data. The run beyond the ladder took no part in it."
     )
     return "\n".join([note, "", *rows, "", pictures, "", *_grid(runs)])
 

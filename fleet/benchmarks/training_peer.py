@@ -16,13 +16,15 @@ from model.rig import Rig
 from model.training import adamw, batch_loss, learning_rate, seen_cameras
 
 
-def plain_seconds(start: Checkpoint, rig: Rig, config: TrainingConfig, batches: Sequence[Samples]) -> float:
+def plain_seconds(
+    start: Checkpoint, rig: Rig, config: TrainingConfig, batches: Sequence[Samples], threads: int
+) -> float:
     """Seconds that a plain PyTorch loop takes for one step on each of these batches: forward, backward, clip,
-    AdamW, in one process, with as many threads within an operation as our loop has for its parts. No data is read,
-    nothing is checked, no checkpoint is written."""
+    AdamW, in one process, with so many threads within an operation. No data is read, nothing is checked, no
+    checkpoint is written."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(threads)
     net = start.build().train().to(device)
     optimizer = adamw(net, config, Checkpoint(start.network, {}))
     rays = torch.from_numpy(rig.rays(start.network.patch_px)).to(device)
