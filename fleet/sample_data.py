@@ -23,6 +23,7 @@ from registry.datasets import TRAIN, DatasetClip, load_dataset
 from registry.errors import Corrupt, Missing, Refused
 from registry.store import Store, open_backend
 from simulation.episode import record_expert
+from simulation.labels import LABELLERS
 from simulation.scenarios import CONDITIONS, Split, scenes
 
 WORLDS_AT_ONCE = 8
@@ -78,7 +79,7 @@ def recorded(source: FromExpert, rig: Rig, watch: Watcher) -> Iterator[Samples]:
     drawn = scenes(dict.fromkeys(names, 1.0 / len(names)), worlds, source.seed, split)
     for at in range(0, worlds, WORLDS_AT_ONCE):
         some = drawn[at : at + WORLDS_AT_ONCE]
-        got = record_expert(some, rig, EPISODE_S, source.seed)
+        got = record_expert(some, rig, EPISODE_S, source.seed, labels=tuple(LABELLERS))
         yield samples_from_arrays(
             got.images,
             speed_mps=got.speed_mps,
@@ -86,6 +87,8 @@ def recorded(source: FromExpert, rig: Rig, watch: Watcher) -> Iterator[Samples]:
             command=got.command,
             target=got.target,
             source=[f"{condition}-{source.seed}" for condition in got.condition],
+            labels=got.labels,
+            before=got.before,
         )
         watch("worlds recorded", at + len(some), worlds, "")
 

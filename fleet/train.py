@@ -53,7 +53,8 @@ def run_train(
         dataset = open_dataset(files)
         network = begin.network if begin else chosen.network
         course = Course(network, config, dataset.rig, dataset.version, seed, begin)
-        stream = Stream(Order(dataset, config, seed), reader(files, dataset.rig), share_of(ranks, config.parts))
+        lanes = share_of(ranks, config.parts)
+        stream = Stream(Order(dataset, config, seed), reader(files, dataset.rig), lanes, network.history)
         report = _Report(folder / "log.jsonl", config, watch, ranks)
         try:
             with stream:

@@ -22,16 +22,18 @@ from torch import Tensor
 from model.checkpoint import OPTIMIZER, Checkpoint, to_bytes
 from model.config import NetworkConfig, TrainingConfig
 from model.data import Samples
+from model.gaps import with_gaps
 from model.gradients import Descent
 from model.ranks import ALONE, Ranks
 from model.rig import Rig
 from model.run_folder import Manifest, Standing, Told, drop_after, keep, newest, restore, to_checkpoint
-from model.sharded import clip, gradient_norm, gradients, lesson
+from model.sharded import clip, gradient_norm, gradients, lesson, share_of
 from model.training import (
     MOMENTS,
     CannotResume,
     NonFiniteLoss,
     adamw,
+    check_fits,
     initial,
     learning_rate,
     seen_cameras,
@@ -162,7 +164,7 @@ class _Run:
             group["lr"] = rate
         rng = np.random.default_rng([self._course.seed, number, 1])
         cameras = seen_cameras(len(self._rays), config.camera_dropout, rng)
-        own = descend(partial(self.lesson, self._rays, cameras), self._draw(number), self._parameters)
+        own = descend(partial(self.lesson, self._rays, cameras), self._parts(number), self._parameters)
         loss, stops = self._ranks.sum([own, float(self._watch.stop())])
         norm = gradient_norm(self._parameters)
         good = math.isfinite(loss) and math.isfinite(float(norm))
@@ -179,6 +181,17 @@ class _Run:
         self._watch.step(Step(self.at.step, config.steps, loss, rate, float(norm), good))
         if not good:
             self._skipped(loss, float(norm))
+
+    def _parts(self, number: int) -> list[Samples]:
+        """This process's parts of a batch, with their gaps: whatever the number of processes, the same. Raises
+        BadSamples, BadConfig where the network could not learn from them."""
+        network, config = self._course.network, self._course.config
+        parts = []
+        for lane, part in zip(share_of(self._ranks, config.parts), self._draw(number), strict=True):
+            check_fits(network, config, part)
+            rng = np.random.default_rng([self._course.seed, number, 3, lane])
+            parts.append(with_gaps(part, config.gaps, network.history, rng))
+        return parts
 
     def due(self) -> bool:
         """Whether a checkpoint is to be kept here. Only where the last step was good: it may be gone back to."""

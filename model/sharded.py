@@ -81,6 +81,8 @@ def shard(whole: Lesson, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+            # Processes may differ in which labels their frames have, and so in which heads learn.
+            module.set_reduce_scatter_unused_params(True)
 
 
 def share_of(ranks: Ranks, parts: int) -> range:

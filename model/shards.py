@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +27,9 @@ MANIFEST = "shards.json"
 MAX_MANIFEST_BYTES = 64 * 1024**2
 HEADER_LENGTH_BYTES = 8
 """A safetensors file begins with the length of its header."""
-_ARRAYS = tuple(field.name for field in fields(Samples) if field.name != "sources")
+_ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
+_LABEL = "label."
+"""Before the names of labels."""
 
 
 class BadDataset(ValueError):
@@ -154,7 +156,10 @@ def read_shard(files: Files, shard: Shard, rig: Rig) -> Samples:
 
 def to_bytes(samples: Samples) -> bytes:
     """Samples as a safetensors file."""
-    arrays = {name: np.ascontiguousarray(getattr(samples, name)) for name in _ARRAYS}
+    given = {name: getattr(samples, name) for name in _ARRAYS}
+    given |= {_LABEL + name: label for name, label in samples.labels.items()}
+    given |= {} if samples.before is None else {"before": samples.before}
+    arrays = {name: np.ascontiguousarray(array) for name, array in given.items()}
     content: bytes = encode(arrays, {"sources": json.dumps(samples.sources)})
     return content
 
@@ -166,7 +171,9 @@ def from_bytes(content: bytes) -> Samples:
         length = int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
         header = json.loads(content[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + length])
         sources = tuple(json.loads(header["__metadata__"]["sources"]))
-        samples = Samples(**{name: arrays[name] for name in _ARRAYS}, sources=sources)
+        labels = {name.removeprefix(_LABEL): array for name, array in arrays.items() if name.startswith(_LABEL)}
+        given = {name: arrays[name] for name in _ARRAYS}
+        samples = Samples(**given, sources=sources, labels=labels, before=arrays.get("before"))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BadSamples(f"not a file of samples: {error!r}") from error
     check(samples)

@@ -104,9 +104,12 @@ Drawn = tuple[Samples, NDArray[np.int64]]
 class Stream:
     """Makes the parts of batches for some lanes, and reads the next windows meanwhile. A context manager."""
 
-    def __init__(self, order: Order, read: Callable[[Shard], Samples], lanes: Sequence[int]) -> None:
-        """`read` blocks, is called from several threads, and raises BadShard or what its medium raises."""
-        self._order, self._read = order, read
+    def __init__(
+        self, order: Order, read: Callable[[Shard], Samples], lanes: Sequence[int], history: int = 1
+    ) -> None:
+        """Each frame is seen with `history` instants. `read` blocks, is called from several threads, and raises
+        BadShard or what its medium raises."""
+        self._order, self._read, self._history = order, read, history
         self._held: dict[int, dict[Window, Future[Drawn]]] = {lane: {} for lane in lanes}
         self._pool = ThreadPoolExecutor(min(len(lanes), MAX_READERS), thread_name_prefix="shards")
 
@@ -124,7 +127,7 @@ class Stream:
 
     def _part(self, lane: int, step: int) -> Samples:
         drawn = [(*self._drawn(lane, window), some) for window, some in self._order.needed(lane, step)]
-        pieces = [samples.take(rows[some]) for samples, rows, some in drawn]
+        pieces = [samples.with_history(rows[some], self._history) for samples, rows, some in drawn]
         return pieces[0] if len(pieces) == 1 else concatenate(pieces)
 
     def _drawn(self, lane: int, window: Window) -> Drawn:

@@ -64,7 +64,7 @@ def train(
     hooks: Hooks = NO_HOOKS,
 ) -> Checkpoint:
     """Clones the behaviour in `samples` from scratch. Raises NonFiniteLoss, CannotResume, BadSamples."""
-    _check_fits(network, config, samples)
+    check_fits(network, config, samples)
     start = hooks.resume or initial(network, seed)
     mixture = Mixture((balanced(samples, config.balance),), (1.0,), config.batch, seed, network.history)
     return _optimise(start, mixture.draw, rig, config, seed, hooks)
@@ -90,7 +90,7 @@ def fine_tune(
     """Teaches a finished model what is in `clips`, `config.replay_share` of each batch being replayed from
     `base` so that it does not forget. Raises as `train`."""
     network, shares = checkpoint.network, (config.replay_share, 1 - config.replay_share)
-    _check_fits(network, config, *(part for part, share in zip((base, clips), shares, strict=True) if share))
+    check_fits(network, config, *(part for part, share in zip((base, clips), shares, strict=True) if share))
     parts = (balanced(base, config.balance), balanced(clips, config.balance))
     mixture = Mixture(parts, shares, config.batch, seed, network.history)
     driver = pull_away(base)
@@ -101,7 +101,9 @@ def fine_tune(
     return _optimise(hooks.resume or checkpoint.finished(), draw, rig, config, seed, hooks)
 
 
-def _check_fits(network: NetworkConfig, config: TrainingConfig, *parts: Samples) -> None:
+def check_fits(network: NetworkConfig, config: TrainingConfig, *parts: Samples) -> None:
+    """Raises BadSamples where these could not teach what the network asks for, BadConfig where the gaps could
+    not."""
     check_gaps(network, config.gaps, *parts)
     missing = untaught(network, [name for part in parts for name in part.labels])
     if missing:

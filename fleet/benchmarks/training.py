@@ -101,8 +101,10 @@ def _batches(url: str, settings: list[str], name: str, count: int) -> list[Sampl
     """The batches that our loop sees, made beforehand."""
     config = overridden(recipe(name).clone, settings)
     files = open_backend(url)
-    found = open_dataset(files)
-    with Stream(Order(found, config, 1), lambda s: read_shard(files, s, found.rig), range(config.parts)) as stream:
+    found, history = open_dataset(files), recipe(name).network.history
+    with Stream(
+        Order(found, config, 1), lambda s: read_shard(files, s, found.rig), range(config.parts), history
+    ) as stream:
         return [concatenate(stream.draw(step)) for step in range(count)]
 
 
@@ -203,6 +205,7 @@ def _table(speeds: dict[str, dict[str, Any]], agreement: dict[str, float]) -> st
     two, one = agreement["two_samples_per_second"], agreement["alone_samples_per_second"]
     note = (
         "Medians of rounds in which both loops take the same steps in turn; the plain one with one thread or with as "
-        f"many as ours, whichever is faster. Sharded over {PROCESSES} processes (gloo, CPU): {two:.3g} samples/s, where one process with as many threads makes {one:.3g}."
+        f"many as ours, whichever is faster. Sharded over {PROCESSES} processes (gloo, CPU): {two:.3g} samples/s, "
+        f"where one process with as many threads makes {one:.3g}."
     )
     return "\n".join([*rows, "", note])

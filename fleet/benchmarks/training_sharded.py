@@ -26,6 +26,7 @@ def run(
     config = overridden(recipe(name).clone, settings)
     files = open_backend(url)
     dataset = open_dataset(files)
+    history = recipe(name).network.history
     course = Course(recipe(name).network, config, dataset.rig, dataset.version, seed=1)
     ends: list[float] = []
 
@@ -35,7 +36,7 @@ def run(
     for watch in (Watch(step, stop=lambda: len(ends) + 1 == stop_at), Watch(step)):
         order = Order(dataset, config, course.seed)
         lanes = share_of(ranks, config.parts)
-        with Stream(order, lambda shard: read_shard(files, shard, dataset.rig), lanes) as stream:
+        with Stream(order, lambda shard: read_shard(files, shard, dataset.rig), lanes, history) as stream:
             try:
                 end = train_long(course, stream.draw, folder / "checkpoints", ranks, watch)
             except Interrupted:

@@ -9,16 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from model.checkpoint import BadCheckpoint, Checkpoint, to_bytes
-from model.config import TrainingConfig
-from model.data import Mixture, Samples, balanced
+from model.checkpoint import BadCheckpoint, Checkpoint, from_bytes, to_bytes
+from model.config import BadConfig, Gaps, TrainingConfig
+from model.data import BadSamples, Mixture, Samples, balanced
 from model.gradients import parted
+from model.labels import MOTION, TAGS
 from model.long_run import MOST_ROLLBACKS, MOST_SKIPPED, Course, Draw, Interrupted, Step, Watch, train_long
 from model.recipes import quick
 from model.rig import THREE_CAMERAS
 from model.run_folder import from_checkpoint, read_manifest
+from model.shards import read_shard, write
+from model.stream_data import Order, Stream
 from model.training import CannotResume, NonFiniteLoss, initial, train
+from registry.backends import LocalBackend
 from tests.unit.model_samples import some_samples
 
 NETWORK = quick().network
@@ -235,3 +240,45 @@ def test_a_folder_full_of_damage_is_not_trained_over(tmp_path: Path) -> None:
     (tmp_path / "b" / "step-00000003" / "manifest.json").write_text("")
     with pytest.raises(BadCheckpoint, match="no checkpoint in"):
         trained(tmp_path / "b")
+
+
+SEEING = replace(NETWORK, history=2, gaps=1, tags=1, motion=1)
+
+
+def seen_before() -> Samples:
+    """Frames of two vehicles in turn, with labels."""
+    samples = some_samples(40)
+    before = np.arange(40) - 2
+    labels = {
+        "tags": np.ones((40, len(TAGS)), np.int8),
+        "motion": np.zeros((40, len(MOTION)), np.float32),
+    }
+    return replace(samples, before=np.maximum(before, -1), labels=labels)
+
+
+def test_history_gaps_and_heads_are_trained_from_a_stream_and_resume_to_the_same_bits(tmp_path: Path) -> None:
+    files = LocalBackend(tmp_path / "data", durable=False)
+    dataset = write(files, [seen_before()], THREE_CAMERAS, frames=16)
+    config = replace(CONFIG, camera_dropout=0.3, gaps=Gaps(camera=0.3, past=0.3, signals=0.3))
+    course = replace(COURSE, network=SEEING, config=config)
+
+    def run(folder: Path, watch: Watch = NOBODY) -> bytes:
+        order = Order(dataset, config, seed=1)
+        with Stream(order, lambda s: read_shard(files, s, THREE_CAMERAS), range(2), history=2) as stream:
+            return to_bytes(trained(folder, course, stream.draw, watch))
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(tmp_path / "parts", stop_after(5)[1])
+    assert run(tmp_path / "parts") == whole
+    start = initial(SEEING, COURSE.seed)
+    after = from_bytes(whole).weights
+    moved = [n for n in after if n.startswith("heads.") and not torch.equal(after[n], start.weights[n])]
+    assert {name.split(".")[1] for name in moved} == {"tags", "motion"}
+
+
+def test_what_could_not_teach_the_network_is_refused_before_a_step(tmp_path: Path) -> None:
+    with pytest.raises(BadSamples, match="heads without labels"):
+        trained(tmp_path / "a", replace(COURSE, network=replace(NETWORK, tags=1)))
+    with pytest.raises(BadConfig, match="needs a network with gaps 1"):
+        trained(tmp_path / "b", replace(COURSE, config=replace(CONFIG, gaps=Gaps(camera=0.1))))
