@@ -26,17 +26,15 @@ sparsity."""
 
 
 def flops_per_sample(network: NetworkConfig, rig: Rig) -> float:
-    """Floating-point operations of products and convolutions, forward and backward, for one frame. Counted on
-    shapes alone: nothing is computed."""
+    """Floating-point operations of products and convolutions, forward and backward, for one frame with its
+    history, other heads than the one that drives left out. Counted on shapes alone: nothing is computed."""
     camera, count = rig.cameras[0], 2
-    shape = (count, len(rig.cameras), camera.height_px, camera.width_px, 3)
+    shape = (count, network.history * len(rig.cameras), camera.height_px, camera.width_px, 3)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        net = Network(network)
-        speed = torch.zeros(count)
-        rays = torch.zeros(rig.rays(network.patch_px).shape)
-        output = net(
-            torch.zeros(shape, dtype=torch.uint8), rays, speed, speed, torch.zeros(count, dtype=torch.int64)
-        )
+        images, rays = torch.zeros(shape, dtype=torch.uint8), torch.zeros(rig.rays(network.patch_px).shape)
+        speed, command = torch.zeros(count), torch.zeros(count, dtype=torch.int64)
+        past = torch.zeros(count, network.history - 1, 2) if network.history > 1 else None
+        output = Network(network)(images, rays, speed, speed, command, past)
         torch.autograd.backward(imitation_loss(output, torch.zeros(count, PLAN_POINTS, 2)).total)
     return float(counter.get_total_flops() / count)
 

@@ -204,8 +204,8 @@ def _table(speeds: dict[str, dict[str, Any]], agreement: dict[str, float]) -> st
         )
     two, one = agreement["two_samples_per_second"], agreement["alone_samples_per_second"]
     note = (
-        "Medians of rounds in which both loops take the same steps in turn; the plain one with one thread or with as "
-        f"many as ours, whichever is faster. Sharded over {PROCESSES} processes (gloo, CPU): {two:.3g} samples/s, "
-        f"where one process with as many threads makes {one:.3g}."
+        "Medians of rounds in which both loops take the same steps in turn; the plain one with one thread or "
+        f"with as many as ours, whichever is faster. Sharded over {PROCESSES} processes (gloo, CPU): {two:.3g} "
+        f"samples/s, where one process with as many threads makes {one:.3g}."
     )
     return "\n".join([*rows, "", note])
