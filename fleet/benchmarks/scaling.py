@@ -236,7 +236,7 @@ def _table(runs: Sequence[Mapping[str, Any]], told: Mapping[str, Mapping[str, An
     for name, entry in told.items():
         cells = [f"{v:.3g} [{low:.3g}, {high:.3g}]" for v, low, high in entry["law"].values()]
         beyond = entry.get("beyond")
-        test = "" if beyond is None else _predicted(*beyond["predicted"], beyond["measured"])
+        test = "" if beyond is None else _predicted(beyond["predicted"], beyond["measured"])
         rows.append(f"| {SCORES[name][0]} | {' | '.join(cells)} | {entry['explained']:.2f} | {test} |")
     pictures = "\n".join(f"![{SCORES[name][0]}](scaling-{name}.svg)" for name in told)
     note = (
@@ -246,7 +246,8 @@ def _table(runs: Sequence[Mapping[str, Any]], told: Mapping[str, Mapping[str, An
     return "\n".join([note, "", *rows, "", pictures, "", *_grid(runs)])
 
 
-def _predicted(value: float, low: float, high: float, measured: float) -> str:
+def _predicted(predicted: tuple[float, float, float], measured: float) -> str:
+    value, low, high = predicted
     return f"{value:.3g} [{low:.3g}, {high:.3g}], {measured:.3g}"
 
 

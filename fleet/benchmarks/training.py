@@ -122,8 +122,7 @@ def sharded(name: str, url: str, folder: Path) -> dict[str, float]:
     batch = min(config.batch, 32)
     settings = [f"steps={STEPS_SHARDED}", f"batch={batch}", f"parts={PROCESSES}", "warmup_steps=2"]
     alone = run(name, url, folder / "alone", settings)
-    two = _torchrun(name, url, folder / "two", settings, 0)
-    _torchrun(name, url, folder / "stopped", settings, STEPS_SHARDED // 2)
+    two = _torchrun(name, url, folder, settings)
     models = {each: load(folder / each / "model.safetensors") for each in ("alone", "two", "stopped")}
     start = initial(recipe(name).network, 1)
     same = (folder / "two" / "model.safetensors").read_bytes() == (
@@ -144,17 +143,16 @@ def apart(one: Checkpoint, other: Checkpoint, start: Checkpoint) -> float:
     return float((difference / change) ** 0.5)
 
 
-def _torchrun(name: str, url: str, folder: Path, settings: list[str], stop_at: int) -> list[float]:
-    """Ends of the steps of a run of several processes."""
-    folder.mkdir(parents=True)
+def _torchrun(name: str, url: str, folder: Path, settings: list[str]) -> list[float]:
+    """Two runs of several processes, one stopped half-way; the ends of the steps of the whole one."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)]
-    words = ["-m", "fleet.benchmarks.training_sharded", name, url, str(folder), str(stop_at), *settings]
+    words = ["-m", "fleet.benchmarks.training_sharded", name, url, str(folder), str(STEPS_SHARDED // 2), *settings]
     # Processes that share a machine's cores must not each take all of them; and two cannot share one GPU.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([*torchrun, *words], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ShardedRunFailed(f"{PROCESSES} processes ended with {done.returncode}: {done.stderr[-2000:]}")
-    ends: list[float] = json.loads((folder / "ends.json").read_text())
+    ends: list[float] = json.loads((folder / "two" / "ends.json").read_text())
     return ends
 
 

@@ -48,12 +48,15 @@ def run(
 
 
 def main() -> None:
-    """RECIPE URL FOLDER STOP_AT FIELD=VALUE...: writes model.safetensors and ends.json."""
+    """RECIPE URL FOLDER STOP_AT FIELD=VALUE...: a whole run and one that is stopped and goes on. Writes both
+    models and the first one's ends.json."""
     name, url, folder, stop_at, *settings = sys.argv[1:]
+    whole, stopped = Path(folder) / "two", Path(folder) / "stopped"
     with joined() as ranks:
-        ends = run(name, url, Path(folder), settings, ranks, int(stop_at))
+        ends = run(name, url, whole, settings, ranks)
+        run(name, url, stopped, settings, ranks, int(stop_at))
         if ranks.first:
-            (Path(folder) / "ends.json").write_text(json.dumps(ends))
+            (whole / "ends.json").write_text(json.dumps(ends))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from model.checkpoint import BadCheckpoint, Checkpoint, from_bytes, to_bytes
 from model.config import BadConfig, Gaps, TrainingConfig
@@ -249,7 +250,7 @@ def seen_before() -> Samples:
     """Frames of two vehicles in turn, with labels."""
     samples = some_samples(40)
     before = np.arange(40) - 2
-    labels = {
+    labels: dict[str, NDArray[np.generic]] = {
         "tags": np.ones((40, len(TAGS)), np.int8),
         "motion": np.zeros((40, len(MOTION)), np.float32),
     }
