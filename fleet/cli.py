@@ -94,8 +94,11 @@ def vehicle(
 
 @app.command(epilog="Examples:  fleet benchmark flywheel  |  fleet benchmark streams --quick --json")
 def benchmark(
-    name: Annotated[str, typer.Argument(help="One of: chaos, flywheel, novelty, scaling, streams, training.")],
-    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "11,12",
+    name: Annotated[
+        str,
+        typer.Argument(help="One of: chaos, driving, flywheel, novelty, rigs, scaling, streams, training."),
+    ],
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated; default: the benchmark's own.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
     quick: Annotated[bool, typer.Option("--quick", help="Cut down, for tests; says so in the object.")] = False,
     json: Json = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -64,10 +64,24 @@ def train(
     hooks: Hooks = NO_HOOKS,
 ) -> Checkpoint:
     """Clones the behaviour in `samples` from scratch. Raises NonFiniteLoss, CannotResume, BadSamples."""
-    check_fits(network, config, samples)
+    return train_on_rigs([(samples, rig)], network, config, seed=seed, hooks=hooks)
+
+
+def train_on_rigs(
+    parts: Sequence[tuple[Samples, Rig]],
+    network: NetworkConfig,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    hooks: Hooks = NO_HOOKS,
+) -> Checkpoint:
+    """One network for several rigs: each step learns from one of them, in turn. Raises as `train`."""
+    check_fits(network, config, *(samples for samples, _ in parts))
     start = hooks.resume or initial(network, seed)
-    mixture = Mixture((balanced(samples, config.balance),), (1.0,), config.batch, seed, network.history)
-    return _optimise(start, mixture.draw, rig, config, seed, hooks)
+    whole = [(balanced(samples, config.balance),) for samples, _ in parts]
+    mixtures = [Mixture(part, (1.0,), config.batch, seed, network.history) for part in whole]
+    rigs = [rig for _, rig in parts]
+    return _optimise(start, lambda step: mixtures[step % len(mixtures)].draw(step), rigs, config, seed, hooks)
 
 
 def initial(network: NetworkConfig, seed: int) -> Checkpoint:
@@ -98,7 +112,7 @@ def fine_tune(
     def draw(step: int) -> Samples:
         return slowed(mixture.draw(step), config.slowed_share, driver, np.random.default_rng([seed, step, 2]))
 
-    return _optimise(hooks.resume or checkpoint.finished(), draw, rig, config, seed, hooks)
+    return _optimise(hooks.resume or checkpoint.finished(), draw, [rig], config, seed, hooks)
 
 
 def check_fits(network: NetworkConfig, config: TrainingConfig, *parts: Samples) -> None:
@@ -111,18 +125,25 @@ def check_fits(network: NetworkConfig, config: TrainingConfig, *parts: Samples) 
 
 
 def _optimise(
-    start: Checkpoint, draw: Callable[[int], Samples], rig: Rig, config: TrainingConfig, seed: int, hooks: Hooks
+    start: Checkpoint,
+    draw: Callable[[int], Samples],
+    rigs: Sequence[Rig],
+    config: TrainingConfig,
+    seed: int,
+    hooks: Hooks,
 ) -> Checkpoint:
+    """`draw` gives a batch of rig number `step` modulo their number."""
     if start.step > config.steps:
         raise CannotResume(f"checkpoint is at step {start.step} of a run of {config.steps} steps")
     net = start.build().train()
     optimizer = adamw(net, config, start)
-    rays = torch.from_numpy(rig.rays(net.config.patch_px))
+    every_rays = [torch.from_numpy(rig.rays(net.config.patch_px)) for rig in rigs]
     parameters = list(net.parameters())
     with descending(config.threads) as descend:
         for step in range(start.step, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
+            rays = every_rays[step % len(rigs)]
             cameras = seen_cameras(len(rays), config.camera_dropout, np.random.default_rng([seed, step, 1]))
             drawn = np.random.default_rng([seed, step, 3])
             batch = with_gaps(draw(step), config.gaps, net.config.history, drawn)
