@@ -26,12 +26,12 @@ from simulation.suites import Course
 from simulation.world import State, World
 
 FIRST_WINDOW, WINDOW_EVERY, WARMING_PLANS = 8, 25, 2
-"""In plans: 1.6 s give comfort its history, windows begin every 5 s, and for 0.4 s before one a driver looks on, so
-that one that remembers has something to remember."""
+"""In plans: 1.6 s give comfort its history, windows begin every 5 s, and for 0.4 s before one a driver looks on:
+who remembers has something to remember."""
 STEPS_A_PLAN = round(PLAN_PERIOD_S / STEP_S)
 WINDOW_PLANS = pdm.HORIZON_STEPS // STEPS_A_PLAN
 LOST_M = 8.0
-"""Who is so far beside the lane has left the route: it ends there. CARLA allows 30 m, on roads that are everywhere."""
+"""Who is so far beside the lane has left the route: it ends there. CARLA allows 30 m, in towns full of roads."""
 LEAST_ROUTE_M = 20.0
 Drive = Callable[[World], NDArray[np.float32]]
 """What is wanted of a world now: trajectories [B, T, 2]."""
@@ -99,7 +99,7 @@ def refer(course: Course) -> Reference:
         recorded.step(plan)
     trace = trace_of(recorded, np.full(len(recorded), LEAST_ROUTE_M))
     trace = replace(trace, route_m=np.maximum(nuplan.progress_m(trace), LEAST_ROUTE_M))
-    pieces = tuple(_piece(trace, start, plan) for start, plan in zip(starts, before, strict=True))
+    pieces = tuple(_piece(trace, start, planned) for start, planned in zip(starts, before, strict=True))
     scores = _scores(trace, pieces, trace, pieces)
     return Reference(course, begin, tuple(states), pieces, trace, replace(marks, scores=scores))
 
@@ -218,7 +218,7 @@ def _cut(trace: Trace, start: int) -> Trace:
 def _scores(
     trace: Trace | None, pieces: tuple[Trace, ...], route: Trace, experts: tuple[Trace, ...]
 ) -> dict[str, Floats]:
-    """Every score, [E] each, against the expert's route and windows; a vehicle's PDMS is the mean over its windows."""
+    """Every score, [E] each, against the expert's route and windows; a vehicle's PDMS is the mean over its own."""
     count, scores = len(route), dict[str, Floats]()
     if trace is not None:
         scores |= {"driving_score": carla.routes(trace).score, "nuplan": nuplan.closed_loop(trace, route).score}

@@ -1,4 +1,4 @@
-"""ONE table: what a policy is taught in, so that it has met everything that may come; always with learning seeds."""
+"""ONE table: what a policy is taught in, so that it has met whatever may come; always with learning seeds."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ CLOSED: dict[str, float] = {"per_km": 1.0, "pdms_share": -1.0}
 
 
 def disagreement(points: Sequence[Point]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Spearman's rank correlation over all points of each open-loop figure with each closed-loop one, signed so that
-    1 is perfect agreement, with its 95 % bootstrap interval; None where there are too few points to tell."""
+    """Spearman's rank correlation over all points of each open-loop figure with each closed-loop one, signed so
+    that 1 is perfect agreement, with its 95 % bootstrap interval; None where there are too few points to tell."""
     return {
         name: {
             other: correlation([p["open_loop"][name] for p in points], [sign * p[other] for p in points])

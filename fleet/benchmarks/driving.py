@@ -1,7 +1,7 @@
 """Driving: a policy taught here and the expert, in closed loop, by suite; and what open-loop figures say of it.
 
-The policy is taught anew from seeded worlds (schooling.py) for each seed, then driven in worlds of seeds that nothing
-was learnt, searched or tuned with (simulation/suites.py).
+For each seed the policy is taught anew from seeded worlds (schooling.py), then driven in worlds of seeds that
+nothing was learnt, searched or tuned with (simulation/suites.py).
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ QUICK = Setup(
 
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
-    """Each seed: a policy of its own, examined in worlds of its own. Policies that this code taught before are taken
-    from SCRATCH."""
+    """Each seed: a policy of its own, examined in worlds of its own. Policies that this code taught before are
+    taken from SCRATCH."""
     setup = QUICK if quick else FULL
     scratch.mkdir(parents=True, exist_ok=True)
     runs = {}
@@ -225,7 +225,7 @@ def told(marks: Sequence[Marks]) -> RunRow:
 
 
 def curve(stages: Sequence[Stage], setup: Setup, seed: int, report: Report) -> list[RunRow]:
-    """Open-loop and closed-loop figures of every stage, with tuning seeds: who likes may choose a stage by them."""
+    """Open-loop and closed-loop figures of every stage, with tuning seeds: a stage may be chosen by them."""
     extent = setup.curve
     references = [
         refer(each)

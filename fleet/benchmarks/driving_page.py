@@ -106,9 +106,9 @@ def table(found: Mapping[str, Any], correlations: Mapping[str, Any], harm: Mappi
             rows.append("| " + " | ".join(_cells(name, driver, suite)) + " |")
     return "\n".join(
         [
-            "Supervised driving gives disengagements (95 % Garwood intervals); driving alone gives CARLA's driving score,",
-            "nuPlan's score and the shares of time in danger and in violation by RSS; PDMS and EPDMS are of 4 s windows",
-            "from the expert's states. 95 % intervals over seeds and episodes.",
+            "Supervised driving gives disengagements (95 % Garwood intervals); driving alone gives CARLA's score,",
+            "nuPlan's score and the shares of time in danger and in violation by RSS; PDMS and EPDMS of windows",
+            "of 4 s from the expert's states. 95 % intervals over seeds and episodes.",
             "",
             *rows,
             "",
@@ -118,8 +118,8 @@ def table(found: Mapping[str, Any], correlations: Mapping[str, Any], harm: Mappi
             "",
             *_agreement(correlations),
             "",
-            "Share of an adversary's instances in which the policy, and not the expert, needed its safety driver, by",
-            "generation of the search: "
+            "Share of an adversary's instances in which the policy, and not the expert, needed its safety driver,",
+            "by generation of the search: "
             + "; ".join(f"seed {seed}: {', '.join(f'{h:.2f}' for h in told)}" for seed, told in harm.items()),
         ]
     )

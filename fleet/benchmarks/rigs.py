@@ -80,7 +80,7 @@ class Watched:
     def plan(self, observation: Observation) -> Plan:
         """The policy's plan; where it is not finite, the vehicle is to stand."""
         plan = self._policy.plan(observation)
-        fine = np.isfinite(plan.modes).all((1, 2, 3)) & np.isfinite(plan.confidence).all(1)
+        fine = np.asarray(np.isfinite(plan.modes).all((1, 2, 3)) & np.isfinite(plan.confidence).all(1))
         self.plans, self.not_finite = self.plans + len(fine), self.not_finite + int((~fine).sum())
         modes = np.where(fine[:, None, None, None], plan.modes, np.float32(0))
         confidence = np.where(fine[:, None], plan.confidence, np.float32(0))

@@ -1,4 +1,4 @@
-"""Who is around the vehicles of a world at one instant: traffic, people, the cast, and closed stretches of lane."""
+"""Who is around the vehicles of a world at an instant: traffic, people, the cast, closed stretches of lane."""
 
 from __future__ import annotations
 

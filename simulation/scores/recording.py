@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.rig import Rig
-from simulation.arrays import Bools, Floats, Ints
+from simulation.arrays import Bools, Floats
 from simulation.layouts import shape
 from simulation.roads import PERIOD_M
 from simulation.scenarios import LIGHT_LINE, STOP_LINE, Scene

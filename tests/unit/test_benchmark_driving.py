@@ -1,4 +1,4 @@
-"""The driving and rigs benchmarks: figures as worked by hand, bars that can be missed, and one small run of each."""
+"""The driving and rigs benchmarks: figures worked by hand, bars that can be missed, and a small run of each."""
 
 from __future__ import annotations
 

@@ -246,17 +246,22 @@ def test_junctions_are_where_roads_meet(name: str) -> None:
         meets = [i for i in range(LINES) if _roads_meet(scene, i)]
         assert np.count_nonzero(np.diff(inside[row].astype(int)) == 1) == len(meets)
         for slot in meets:
-            middle = {"ring": 20.0, "turn": 8.0}.get(
-                scene.encounters[slot].layout if scene.encounters[slot] else "", 5.5
-            )
+            middle = MIDDLE_M[_layout(scene, slot)]
             assert inside[row, round(2 * (scene.line_s_m[slot] + middle))]
             assert not inside[row, round(2 * (scene.line_s_m[slot] - 15.0))]
 
 
-def _roads_meet(scene: Scene, slot: int) -> bool:
+MIDDLE_M = {"ring": 20.0, "turn": 8.0, "cross": 5.5, "": 5.5}
+
+
+def _layout(scene: Scene, slot: int) -> str:
     encounter = scene.encounters[slot]
-    if encounter:
-        return encounter.layout != "straight"
+    return encounter.layout if encounter else ""
+
+
+def _roads_meet(scene: Scene, slot: int) -> bool:
+    if scene.encounters[slot]:
+        return _layout(scene, slot) != "straight"
     return scene.line_kind[slot] in (STOP_LINE, LIGHT_LINE)
 
 

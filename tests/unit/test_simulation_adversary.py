@@ -1,4 +1,4 @@
-"""The adversary's search: it finds a corner where harm is done, and asks for nothing that the table does not allow."""
+"""The adversary's search: it finds the corner where harm is done, and asks for nothing out of the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simulation.suites import MET_AHEAD, Row
 
 def test_a_search_finds_the_corner_where_harm_is_done() -> None:
     def harm(draws: Draws) -> np.ndarray:
-        return ((draws.row == 2) & (draws.twist[:, 0] > 0.7) & (draws.twist[:, 1] < 0.4)).astype(float)
+        return np.asarray(((draws.row == 2) & (draws.twist[:, 0] > 0.7) & (draws.twist[:, 1] < 0.4)).astype(float))
 
     rng, belief, told = np.random.default_rng(3), ignorant(4), []
     for _ in range(8):
@@ -33,7 +33,7 @@ def test_without_harm_nothing_is_learned() -> None:
 
 
 def test_the_elite_alone_is_learned_from() -> None:
-    """By hand: of five draws one is elite; belief moves 70 % of the way to it, and no spread falls below its floor."""
+    """By hand: of five draws one is elite; belief moves 70 % of the way to it, spreads keep a floor."""
     twist = np.tile(np.linspace(0, 1, 5)[:, None], (1, SIZE))
     draws = Draws(np.array([0, 1, 0, 1, 0]), twist)
     found = learned(ignorant(2), draws, np.array([0.0, 1.0, 0.0, 0.0, 0.0]))
