@@ -11,6 +11,8 @@ from scipy.stats import rankdata
 
 Point = Mapping[str, Any]
 RESAMPLES, SEED = 2000, 1
+LEAST_POINTS = 4
+"""Fewer say nothing of how far a correlation may be off."""
 OPEN: tuple[str, ...] = ("ade_m", "fde_m", "min_ade_m", "miss_rate", "mode_calibration_error")
 """Lower is better in each."""
 CLOSED: dict[str, float] = {"per_km": 1.0, "pdms_share": -1.0}
@@ -32,21 +34,24 @@ def disagreement(points: Sequence[Point]) -> dict[str, dict[str, dict[str, float
 def correlation(first: Sequence[float], second: Sequence[float]) -> dict[str, float | None]:
     """Spearman's rank correlation with the percentile interval of the bootstrap over pairs. A draw in which one
     side is constant has none and is left out."""
-    pairs = np.array([first, second], float)
-    value = _spearman(pairs)
-    if value is None or pairs.shape[1] < 4:
+    pairs = np.array([first, second], float)[:, None]
+    value, count = float(_spearman(pairs)[0]), pairs.shape[-1]
+    if np.isnan(value):
+        return {"value": None, "low": None, "high": None}
+    if count < LEAST_POINTS:
         return {"value": value, "low": None, "high": None}
-    rng = np.random.default_rng(SEED)
-    drawn = (_spearman(pairs[:, rng.integers(pairs.shape[1], size=pairs.shape[1])]) for _ in range(RESAMPLES))
-    low, high = np.quantile([d for d in drawn if d is not None], (0.025, 0.975))
+    index = np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
+    low, high = np.nanquantile(_spearman(pairs[:, 0, index]), (0.025, 0.975))
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def _spearman(pairs: NDArray[np.float64]) -> float | None:
-    ranks = np.stack([rankdata(side) for side in pairs])
-    ranks -= ranks.mean(1, keepdims=True)
-    scale = np.sqrt((ranks**2).sum(1).prod())
-    return float((ranks[0] * ranks[1]).sum() / scale) if scale > 0 else None
+def _spearman(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of R sets of N pairs [2, R, N], [R]; NaN where a side is constant."""
+    ranks = rankdata(pairs, axis=-1)
+    ranks -= ranks.mean(-1, keepdims=True)
+    first, second = ranks
+    with np.errstate(invalid="ignore"):
+        return np.asarray((first * second).sum(-1) / np.sqrt((first**2).sum(-1) * (second**2).sum(-1)))
 
 
 PANELS: tuple[tuple[str, str], ...] = (

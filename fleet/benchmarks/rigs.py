@@ -97,10 +97,9 @@ def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     return assess(runs)
 
 
-def run(setup: Setup, seed: int, report: Report) -> dict[str, RigRow]:
-    """One seed, by rig. A rig's specialist is taught and driven before the next one's frames are needed by any but
-    the one network."""
-    parts = [(recorded(setup, rig, seed, report), rig) for rig in RIGS.values()]
+def run(setup: Setup, seed: int, report: Report, rigs: Mapping[str, Rig] = RIGS) -> dict[str, RigRow]:
+    """One seed, by rig."""
+    parts = [(recorded(setup, rig, seed, report), rig) for rig in rigs.values()]
     specialists = {
         rig.name: train(
             frames, rig, setup.network, setup.training, seed=seed, hooks=_hooks(report, f"specialist {rig.name}")
@@ -115,8 +114,8 @@ def run(setup: Setup, seed: int, report: Report) -> dict[str, RigRow]:
     lost = courses(ONE_LOST, "reporting", seed, setup.episodes, setup.driven_s)
     whole, without = [refer(c) for c in driven], [refer(c) for c in lost]
     rows = {}
-    for number, rig in enumerate(RIGS.values()):
-        report(f"seed {seed}, driving", number, len(RIGS), rig.name)
+    for number, rig in enumerate(rigs.values()):
+        report(f"seed {seed}, driving", number, len(rigs), rig.name)
         rows[rig.name] = {
             "cameras": len(rig.cameras),
             "specialist": drive(specialists[rig.name], whole, rig),
