@@ -7,7 +7,7 @@ there (DAgger: Ross, Gordon, Bagnell, AISTATS 2011) teaches it to come back. All
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig
@@ -20,6 +20,8 @@ from simulation.episode import Recording, record_expert, record_policy
 from simulation.lessons import lessons
 from simulation.scenarios import Scene
 
+BATCH = 32
+"""Scenes that are rendered side by side: more take memory and no less time."""
 Report = Callable[[str, int, int, str], None]
 """(what, done, of, detail)."""
 
@@ -82,7 +84,8 @@ def expert_samples(schooling: Schooling, rig: Rig, seed: int, report: Report) ->
     scenes = lessons(schooling.scenes, seed)
     told = _recording(report, "recording the expert", scenes, schooling)
     return samples(
-        record_expert(scenes, rig, schooling.seconds, seed, every=schooling.every, progress=told), f"expert-{seed}"
+        record_expert(scenes, rig, schooling.seconds, seed, every=schooling.every, progress=told, batch=BATCH),
+        f"expert-{seed}",
     )
 
 
@@ -93,7 +96,9 @@ def corrected_samples(
     scenes, policy = lessons(count, seed), TorchPolicy(pupil, rig)
     told = _recording(report, "recording the pupil", scenes, schooling)
     return samples(
-        record_policy(policy, scenes, rig, schooling.seconds, seed, every=schooling.every, progress=told),
+        record_policy(
+            policy, scenes, rig, schooling.seconds, seed, every=schooling.every, progress=told, batch=BATCH
+        ),
         f"pupil-{seed}",
     )
 
@@ -107,13 +112,6 @@ def samples(recording: Recording, source: str) -> Samples:
         command=recording.command,
         target=recording.target,
         source=source,
-    )
-
-
-def with_one_thread(schooling: Schooling) -> Schooling:
-    """The same result on one core: others may have work for the second."""
-    return replace(
-        schooling, clone=replace(schooling.clone, threads=1), correct=replace(schooling.correct, threads=1)
     )
 
 
