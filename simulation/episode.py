@@ -325,8 +325,8 @@ def record_policy(
     batch: int = 64,
 ) -> Recording:
     """Records each `every`th frame of a policy's supervised driving: what the expert would have driven from where
-    the policy got itself to (DAgger: Ross et al., AISTATS 2011), some `labels` of simulation.labels, and the risk that
-    it ran. Raises as record_expert."""
+    the policy got itself to (DAgger: Ross et al., AISTATS 2011), some `labels` of simulation.labels, and the risk
+    that it ran. Raises as record_expert."""
     steps = round(seconds / PLAN_PERIOD_S)
     out = _room(scenes, rig, len(range(0, steps, every)), labels, batch)
     risks, metres, at = list[NDArray[np.int8]](), 0.0, 0

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.policy import PLAN_PERIOD_S, PLAN_POINTS, PLAN_STEP_S, Policy
+from model.policy import PLAN_PERIOD_S, PLAN_POINTS, PLAN_STEP_S, Memory, Policy, frames_seen
 from model.rig import Rig
 from simulation.arrays import Floats
-from simulation.episode import Disengagement, Supervised
+from simulation.episode import Disengagement, Supervised, now_ns
 from simulation.scores import carla, nuplan, pdm, rss, tracking
 from simulation.scores.recording import RecordedWorld, trace_of
 from simulation.scores.trace import STEP_S, Ego, Trace, apply, joined
@@ -118,8 +118,13 @@ def beginning(course: Course) -> State:
 
 
 def seeing(policy: Policy) -> Driver:
-    """Drives as the policy wants to, from what it sees."""
-    return lambda: lambda world: policy.plan(world.observe()).best
+    """Drives as the policy wants to, from what it sees and, on one drive, remembers."""
+
+    def seat() -> Drive:
+        memory, frames = Memory(), frames_seen(policy)
+        return lambda world: policy.plan(memory.recall(world.observe(), now_ns(world), frames)).best
+
+    return seat
 
 
 def examine(driver: Driver, reference: Reference, rig: Rig | None = None, *, whole: bool = True) -> Examined:

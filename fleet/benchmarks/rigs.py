@@ -18,7 +18,7 @@ from fleet.console import Watcher
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig
 from model.data import Samples
-from model.policy import Observation, Plan, Policy
+from model.policy import Observation, Plan, Policy, frames_seen
 from model.rig import RIGS, Rig
 from model.torch_policy import TorchPolicy
 from model.training import Hooks, train, train_on_rigs
@@ -74,7 +74,7 @@ class Watched:
     """A policy whose plans are counted, and those among them that are not finite."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self._policy, self.history = policy, frames_seen(policy)
         self.plans = self.not_finite = 0
 
     def plan(self, observation: Observation) -> Plan:
