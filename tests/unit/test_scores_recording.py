@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -181,6 +182,12 @@ def as_expert(world: World) -> np.ndarray:
     return world.expert().trajectory
 
 
+@cache
+def carefully(name: str) -> tuple[RecordedWorld, Trace]:
+    """Forty seconds of the expert."""
+    return among(name, 40.0, as_expert)
+
+
 def straight_on(world: World) -> np.ndarray:
     """Along the middle of the lane at the present speed, at least 5 m/s, whoever is there."""
     free = Obstacles(*np.full((7, len(world)), FAR_M))
@@ -198,7 +205,7 @@ def straight_on(world: World) -> np.ndarray:
     ],
 )
 def test_who_takes_part_is_in_the_trace_as_what_it_is(name: str, kind: int) -> None:
-    world, trace = among(name, 40.0, as_expert)
+    world, trace = carefully(name)
     assert world.cast is not None
     others, mine = trace.others, slice(CARS + PEOPLE, None)
     there = others.present[..., mine]
@@ -219,12 +226,12 @@ def test_whoever_drives_through_a_scenario_hits_what_is_there() -> None:
     hit = {name: collisions(among(name, 40.0, straight_on)[1]) for name in ("roadworks", "overtaking_cyclist")}
     assert (hit["roadworks"].at_fault & (hit["roadworks"].kind == STATIC)).any()
     assert (hit["overtaking_cyclist"].at_fault & (hit["overtaking_cyclist"].kind == CYCLIST)).any()
-    careful = collisions(among("roadworks", 40.0, as_expert)[1])
+    careful = collisions(carefully("roadworks")[1])
     assert not careful.at_fault.any()
 
 
 def test_the_other_lane_is_open_to_who_passes_and_closed_to_others() -> None:
-    world, trace = among("roadworks", 60.0, as_expert)
+    world, trace = carefully("roadworks")
     far_out = np.abs(trace.place.d_m) > world.traffic.lane_m[:, None] / 2
     assert far_out.any(), "somebody got past"
     assert not trace.place.wrong_way[far_out].all()
@@ -266,16 +273,16 @@ def _roads_meet(scene: Scene, slot: int) -> bool:
 
 
 def test_who_does_not_draw_aside_is_told_of_once_for_each_emergency() -> None:
-    _, trace = among("emergency_vehicle", 60.0, straight_on)
+    _, trace = among("emergency_vehicle", 40.0, straight_on)
     told = trace.events.no_yield.sum(1)
     assert told.max() >= 1 and told.max() <= 3
-    _, polite = among("emergency_vehicle", 60.0, as_expert)
+    _, polite = carefully("emergency_vehicle")
     assert not polite.events.no_yield.any()
     assert (carla.infractions(trace)["no_yield_to_emergency"] == told).all()
 
 
 def test_a_scenario_that_is_never_finished_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulation.scores.recording.TIMEOUT_S", 12.0)
+    monkeypatch.setattr("simulation.scores.recording.TIMEOUT_S", 8.0)
 
     def waits(world: World) -> np.ndarray:
         """Drives up to its scenario and stays there."""
@@ -283,8 +290,8 @@ def test_a_scenario_that_is_never_finished_is_told_of_once(monkeypatch: pytest.M
         here = world.cast.line_s - world.front_s < 40.0
         return np.where(here[:, None, None], np.float32(0), as_expert(world))
 
-    _, trace = among("roundabout", 60.0, waits)
+    _, trace = among("roundabout", 40.0, waits)
     assert (trace.events.timeout.sum(1) <= 1).all()
-    assert trace.events.timeout.sum() >= 3
-    _, quick = among("base", 10.0, as_expert)
+    assert trace.events.timeout.sum() >= 2
+    _, quick = among("base", 4.0, as_expert)
     assert not quick.events.timeout.any()

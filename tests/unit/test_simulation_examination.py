@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model.policy import PLAN_POINTS
-from simulation.examination import Driver, beginning, examine, expert, refer, watched
+from simulation.examination import Driver, Reference, beginning, examine, expert, refer, watched
 from simulation.regressions import (
     LEAD_S,
     BadRegressions,
@@ -28,7 +28,7 @@ from simulation.world import World
 
 @pytest.fixture(scope="module")
 def base() -> Course:
-    return courses(SUITES["base"], "tuning", 5, 4, 14.0)[0]
+    return courses(SUITES["base"], "tuning", 5, 4, 12.0)[0]
 
 
 def hasty() -> Driver:
@@ -62,20 +62,20 @@ def equal(first: World, second: World) -> None:
 @pytest.mark.parametrize("name", ["pedestrians", "roadworks", "roundabout"])
 def test_a_world_goes_on_from_a_state_as_it_did(name: str) -> None:
     world = World([drawn(Row(name).condition(), seed) for seed in (5, 6)], None)
-    for _ in range(60):
+    for _ in range(30):
         world.step(expert(world))
     state = world.state()
     other = World(world.scenes, None)
     other.restore(state)
     equal(world, other)
-    for _ in range(60):
+    for _ in range(30):
         world.step(expert(world))
         other.step(expert(other))
     equal(world, other)
     # A state is a copy: what came after it did not change it.
     again = World(world.scenes, None)
     again.restore(state)
-    assert again.time_s == pytest.approx(12.0)
+    assert again.time_s == pytest.approx(6.0)
     assert not np.array_equal(again.s, world.s)
 
 
@@ -87,19 +87,22 @@ def test_a_state_is_refused_by_other_scenes(base: Course) -> None:
         World(twins, None).restore(World(base.scenes, None).state())
 
 
-def test_an_expert_examined_gets_what_the_expert_got(base: Course) -> None:
-    reference = refer(base)
+@pytest.fixture(scope="module")
+def reference(base: Course) -> Reference:
+    return refer(base)
+
+
+def test_an_expert_examined_gets_what_the_expert_got(reference: Reference) -> None:
     marks = examine(lambda: expert, reference).marks
     for name, values in reference.marks.scores.items():
         np.testing.assert_allclose(marks.scores[name], values, atol=1e-9, err_msg=name)
     assert marks.causes == reference.marks.causes
     np.testing.assert_array_equal(marks.km, reference.marks.km)
     assert {"pdms", "epdms", "driving_score", "nuplan", "rss_danger"} <= set(marks.scores)
-    assert (marks.scores["pdms"] > 0.7).all() and marks.hours == pytest.approx(14.0 / 3600)
+    assert (marks.scores["pdms"] > 0.7).all() and marks.hours == pytest.approx(12.0 / 3600)
 
 
-def test_who_stands_makes_no_progress_and_is_stuck(base: Course) -> None:
-    reference = refer(base)
+def test_who_stands_makes_no_progress_and_is_stuck(reference: Reference) -> None:
     marks = examine(standing(), reference).marks
     assert marks.scores["driving_score"].max() < 0.5
     assert marks.scores["pdms"].mean() < reference.marks.scores["pdms"].mean() - 0.1
@@ -108,8 +111,7 @@ def test_who_stands_makes_no_progress_and_is_stuck(base: Course) -> None:
     assert marks.scores["rss_longitudinal"].mean() <= reference.marks.scores["rss_longitudinal"].mean() + 0.05
 
 
-def test_who_leaves_the_road_stands_there(base: Course) -> None:
-    reference = refer(base)
+def test_who_leaves_the_road_stands_there(reference: Reference) -> None:
     marks = examine(off_the_road(), reference).marks
     assert (marks.scores["pdms"] < 0.3).all()
     assert (marks.scores["nuplan"] == 0).all()
@@ -117,8 +119,8 @@ def test_who_leaves_the_road_stands_there(base: Course) -> None:
     assert (marks.km < reference.marks.km).all()
 
 
-def test_without_the_whole_there_is_no_route_score(base: Course) -> None:
-    assert set(examine(standing(), refer(base), whole=False).marks.scores) == {"pdms", "epdms"}
+def test_without_the_whole_there_is_no_route_score(reference: Reference) -> None:
+    assert set(examine(standing(), reference, whole=False).marks.scores) == {"pdms", "epdms"}
 
 
 def test_a_course_too_short_for_a_window_has_no_pdms(base: Course) -> None:
