@@ -134,7 +134,7 @@ def assess(runs: dict[str, RunRow]) -> Measured:
     points = [point for row in runs.values() for point in row["curve"]]
     results = {"suites": found, "curves": {seed: row["curve"] for seed, row in runs.items()}}
     results |= {"disagreement": disagreement(points), "adversary": {s: r["adversary"] for s, r in runs.items()}}
-    page = table(found, results["disagreement"], results["adversary"])
+    page = table(found, results["disagreement"], results["adversary"], results["curves"])
     return Measured(results, bars(found, len(runs)), page, {"driving.svg": plot(results["curves"])})
 
 

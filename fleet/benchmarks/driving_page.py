@@ -97,7 +97,12 @@ def bars(found: Mapping[str, Any], seeds: int) -> list[Bar]:
 SCORES = ("driving_score", "pdms", "epdms", "nuplan", "rss_danger", "rss_longitudinal", "rss_lateral")
 
 
-def table(found: Mapping[str, Any], correlations: Mapping[str, Any], harm: Mapping[str, Sequence[float]]) -> str:
+def table(
+    found: Mapping[str, Any],
+    correlations: Mapping[str, Any],
+    harm: Mapping[str, Sequence[float]],
+    curves: Mapping[str, Sequence[Row]],
+) -> str:
     """The page's text."""
     head = ["suite", "driver", "km", "per km", "per hour", *SCORES, "PDMS of the expert's", "causes"]
     rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -118,6 +123,8 @@ def table(found: Mapping[str, Any], correlations: Mapping[str, Any], harm: Mappi
             "",
             *_agreement(correlations),
             "",
+            *_stages(curves),
+            "",
             "Share of an adversary's instances in which the policy, and not the expert, needed its safety driver,",
             "by generation of the search: "
             + "; ".join(f"seed {seed}: {', '.join(f'{h:.2f}' for h in told)}" for seed, told in harm.items()),
@@ -136,6 +143,25 @@ def _agreement(correlations: Mapping[str, Any]) -> list[str]:
     return rows + [
         f"| {n} | " + " | ".join(_interval(c[k]) for k in closed) + " |" for n, c in correlations.items()
     ]
+
+
+OPEN_LOOP = ("ade_m", "fde_m", "min_ade_m", "miss_rate", "mode_calibration_error", "coverage")
+
+
+def _stages(curves: Mapping[str, Sequence[Row]]) -> list[str]:
+    head = ["seed", "stage", "frames shown", *OPEN_LOOP, "per km", "km", "PDMS of the expert's"]
+    rows = [
+        "Stages, in base and long-tail of tuning seeds.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+    ]
+    for seed, points in curves.items():
+        for p in points:
+            figures = [*(p["open_loop"][name] for name in OPEN_LOOP), p["per_km"], p["km"], p["pdms_share"]]
+            cells = [seed, p["stage"], str(p["samples"]), *(f"{figure:.2f}" for figure in figures)]
+            rows.append("| " + " | ".join(cells) + " |")
+    return rows
 
 
 def _cells(name: str, driver: str, suite: Mapping[str, Any]) -> list[str]:
