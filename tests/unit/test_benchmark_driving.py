@@ -120,7 +120,7 @@ SCHOOL = replace(
     driving.QUICK.schooling,
     scenes=2,
     corrected=(1,),
-    seconds=2.0,
+    seconds=1.2,
     clone=TINY,
     correct=replace(TINY, replay_share=0.5),
 )
