@@ -68,12 +68,12 @@ class Setup:
     instances: int
 
 
-_CLONE = TrainingConfig(steps=5_000, batch=48, peak_rate=2e-3, warmup_steps=100, threads=1)
-_CORRECT = TrainingConfig(steps=2_400, batch=48, peak_rate=1e-3, warmup_steps=30, replay_share=0.5, threads=1)
+_CLONE = TrainingConfig(steps=3_000, batch=48, peak_rate=2e-3, warmup_steps=100, threads=1)
+_CORRECT = TrainingConfig(steps=1_600, batch=48, peak_rate=1e-3, warmup_steps=30, replay_share=0.5, threads=1)
 FULL = Setup(
-    Schooling(NetworkConfig(stem_width=32), 400, (120, 120), 40.0, 2, _CLONE, _CORRECT, 3),
+    Schooling(NetworkConfig(stem_width=32), 300, (100, 100), 40.0, 2, _CLONE, _CORRECT, 3),
     {
-        "base": Extent(32, 50.0),
+        "base": Extent(28, 50.0),
         "regions": Extent(12, 40.0),
         "long-tail": Extent(24, 40.0),
         "regressions": Extent(12, 0.0),
