@@ -24,7 +24,6 @@ ELITE = 0.2
 SMOOTHING = 0.7
 """Weight of the elite against what was believed before."""
 LEAST_SPREAD = 0.05
-MOST_DARKNESS, MOST_FOG_PER_M = 0.7, 0.05
 
 
 class Twist(Struct, frozen=True):
@@ -36,8 +35,6 @@ class Twist(Struct, frozen=True):
     """Of every role's speed."""
     crowd: float
     """A role takes part where its chance is at least 1 less this: 1 brings everyone."""
-    darkness: float
-    fog: float
 
 
 SIZE = len(Twist.__struct_fields__)
@@ -100,12 +97,7 @@ def scene_of(row: Row, twist: Sequence[float], seed: int) -> Scene:
     """The scene of a row and a seed, its encounters twisted. Raises UnknownName."""
     t = Twist(*(float(share) for share in twist))
     found = drawn(row.condition(), seed)
-    encounters = tuple(_twisted(e, t) if e else None for e in found.encounters)
-    # Little of either is clear air: only what is beyond half of the range is laid over the scene.
-    dark, fog = max(2 * t.darkness - 1, 0.0) * MOST_DARKNESS, max(2 * t.fog - 1, 0.0) * MOST_FOG_PER_M
-    return replace(
-        found, encounters=encounters, darkness=max(found.darkness, dark), fog_per_m=max(found.fog_per_m, fog)
-    )
+    return replace(found, encounters=tuple(_twisted(e, t) if e else None for e in found.encounters))
 
 
 def _twisted(encounter: Encounter, t: Twist) -> Encounter:

@@ -42,6 +42,8 @@ from streams.contracts.ids import digest
 RIG = THREE_CAMERAS
 PROCESSES = 2
 """Seeds at a time, each on one core."""
+MOST_HARM = 3
+"""Takeovers of one drive; more tell an adversary nothing new."""
 RunRow = dict[str, Any]
 
 
@@ -198,10 +200,10 @@ def adversary(policy: TorchPolicy, setup: Setup, seed: int, report: Report) -> t
 
 
 def harm_of(policy: TorchPolicy, hard: Course) -> Floats:
-    """Whether the policy needs its safety driver where the expert does not, [E], 0 or 1."""
+    """How often the policy needs its safety driver where the expert never does, [E], 0..1 of MOST_HARM times."""
     own, experts = watched(hard, seeing(policy)(), RIG)[0], watched(hard, expert)[0]
-    failed, fails = (np.array([bool(c) for c in marks.causes]) for marks in (own, experts))
-    return np.asarray(failed & ~fails, np.float64)
+    failed, fails = (np.array([c.total() for c in marks.causes]) for marks in (own, experts))
+    return np.where(fails == 0, np.minimum(failed, MOST_HARM) / MOST_HARM, 0.0)
 
 
 def _courses(suite: Suite, extent: Extent, seed: int, past: Sequence[Regression], belief: Belief) -> list[Course]:

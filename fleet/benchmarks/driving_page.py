@@ -125,9 +125,8 @@ def table(
             "",
             *_stages(curves),
             "",
-            "Share of an adversary's instances in which the policy, and not the expert, needed its safety driver,",
-            "by generation of the search: "
-            + "; ".join(f"seed {seed}: {', '.join(f'{h:.2f}' for h in told)}" for seed, told in harm.items()),
+            "Harm by an adversary (takeovers in a drive, of three, where the expert needs none), by generation:",
+            "; ".join(f"seed {seed}: {', '.join(f'{h:.2f}' for h in told)}" for seed, told in harm.items()),
         ]
     )
 
