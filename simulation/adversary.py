@@ -19,10 +19,10 @@ from simulation.encounters import Encounter, Role
 from simulation.scenarios import Scene, drawn
 from simulation.suites import Row
 
-ELITE = 0.2
+ELITE = 0.25
 """Share of the draws that the next are made like."""
-SMOOTHING = 0.7
-"""Weight of the elite against what was believed before."""
+SMOOTHING = 0.5
+"""Weight of the elite against what was believed before: one drive is mostly luck, so little is believed of few."""
 LEAST_SPREAD = 0.05
 
 

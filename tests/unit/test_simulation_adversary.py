@@ -33,12 +33,12 @@ def test_without_harm_nothing_is_learned() -> None:
 
 
 def test_the_elite_alone_is_learned_from() -> None:
-    """By hand: of five draws one is elite; belief moves 70 % of the way to it, spreads keep a floor."""
+    """By hand: of five draws one is elite; belief moves half of the way to it, spreads keep a floor."""
     twist = np.tile(np.linspace(0, 1, 5)[:, None], (1, SIZE))
     draws = Draws(np.array([0, 1, 0, 1, 0]), twist)
     found = learned(ignorant(2), draws, np.array([0.0, 1.0, 0.0, 0.0, 0.0]))
-    np.testing.assert_allclose(found.rows, [0.3 * 0.5, 0.7 + 0.3 * 0.5])
-    np.testing.assert_allclose(found.mean, np.stack([np.full(SIZE, 0.5), np.full(SIZE, 0.5 + 0.7 * (0.25 - 0.5))]))
+    np.testing.assert_allclose(found.rows, [0.25, 0.75])
+    np.testing.assert_allclose(found.mean, np.stack([np.full(SIZE, 0.5), np.full(SIZE, 0.375)]))
     assert (found.spread[0] == 0.4).all() and (found.spread[1] < 0.4).all() and (found.spread >= 0.05).all()
 
 
