@@ -4,9 +4,9 @@ Tokens of all cameras form one set; only their ray embeddings say which camera a
 from, so any rig with any number of cameras can be given. A few latents attend to the tokens (Perceiver,
 arXiv:2103.03206): on a CPU that is half of the cost of self-attention over all tokens.
 
-With `history`, the images of earlier frames are further cameras with the same rays, marked with their age; the stem
-also compares each with the one before it. With `gaps`, inputs may be missing: a black image is not looked at, and learnt tokens stand for a speed or yaw rate
-that is NaN.
+With `history`, the images of earlier frames are further cameras with the same rays, marked with their age; the
+stem also compares each with the one before it. With `gaps`, inputs may be missing: a black image is not looked
+at, and learnt tokens stand for a speed or yaw rate that is NaN.
 """
 
 from __future__ import annotations
