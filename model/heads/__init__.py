@@ -32,7 +32,7 @@ HEADS: Mapping[str, Row] = MappingProxyType(
     {
         "occupancy": Row(Occupancy, ("occupancy",), 0.3),
         "tags": Row(Tags, ("tags",), 0.2),
-        "motion": Row(Motion, ("motion",), 0.1),
+        "motion": Row(Motion, ("motion",), 0.3),
         "risk": Row(Risk, ("risk",), 0.1),
     }
 )
