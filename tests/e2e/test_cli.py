@@ -40,6 +40,8 @@ COMMANDS = (
     ("campaigns", "check"),
     ("campaigns", "names"),
     ("campaigns", "debt"),
+    ("model", "adapt"),
+    ("model", "merge"),
     ("replay",),
 )
 
