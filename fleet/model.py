@@ -141,3 +141,26 @@ def merge(
     from fleet.adapting import run_merge
 
     run_merge(base, adapters, out, onnx, as_json=json)
+
+
+@app.command(
+    epilog="Examples:  fleet model practise base.safetensors --out better.safetensors  |  "
+    "fleet model practise base.safetensors --out better.safetensors --conditions base,pedestrians --json"
+)
+def practise(
+    base: Base,
+    out: Annotated[Path, typer.Option(help="The better model's checkpoint.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Times that it drives and learns from that.")] = 20,
+    conditions: Annotated[str, typer.Option(help="Scenarios to drive in, comma-separated, evenly.")] = "base",
+    vehicles: Annotated[int, typer.Option(min=1, help="Drives of a round.")] = 24,
+    seed: Seed = 1,
+    json: Json = False,
+) -> None:
+    """Let a model drive, and learn from what its plans are worth.
+
+    Group-relative policy optimisation: plans like its own are tried in the simulated world and scored by PDM
+    terms, lights and stop signs. Stopped, the same command goes on where it was.
+    """
+    from fleet.practising import run_practise
+
+    run_practise(base, out, rounds, conditions, vehicles, seed, as_json=json)

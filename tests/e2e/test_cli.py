@@ -42,6 +42,7 @@ COMMANDS = (
     ("campaigns", "debt"),
     ("model", "adapt"),
     ("model", "merge"),
+    ("model", "practise"),
     ("replay",),
 )
 

@@ -12,6 +12,7 @@ import pytest
 
 from fleet import adapting
 from fleet.adapting import Asked, BadSource, run_adapt, run_merge
+from fleet.practising import run_practise
 from fleet.unfinished import unfinished
 from jobs.recorded import from_folder
 from model import adapter_file
@@ -118,3 +119,11 @@ def test_sources_are_told_once(base: Path, tmp_path: Path) -> None:
         run_adapt(base, replace(ASKED, region="mars"), tmp_path / "a.safetensors", as_json=True)
     with pytest.raises(BadSamples, match="has no clip"):
         from_folder(tmp_path / "none", lambda *_: None)
+
+
+def test_a_model_practises(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_practise(base, tmp_path / "better.safetensors", 1, "base", 2, 1, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert [r["number"] for r in told["rounds"]] == [1]
+    assert 0 <= told["rounds"][0]["reward"] <= 1
+    assert load(tmp_path / "better.safetensors").network == NETWORK
