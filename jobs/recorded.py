@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.check import problem
 from jobs.label import ClipLabels, label_clip
 from jobs.samples import from_clips
 from jobs.step import Progress
 from model.data import BadSamples, Samples, samples_from_arrays
+from model.rig import THREE_CAMERAS
 from registry.clips import read_clip
 from registry.datasets import DatasetClip
 from simulation.episode import Recording
@@ -30,19 +32,25 @@ def from_recording(recorded: Recording, source: str | Sequence[str]) -> Samples:
 
 
 def from_folder(folder: Path, progress: Progress) -> Samples:
-    """The labelled frames of the clips (*.mcap) of a folder, as a job labels them. Raises BadSamples where there
-    is none, and Corrupt or Refused for a clip that cannot be read."""
-    files = {path.stem: path for path in sorted(folder.glob("*.mcap"))}
+    """The labelled frames of the clips (*.mcap) of a folder, labelled and checked as a job does. Raises BadSamples
+    where there is none, and for a clip that must not be learnt from; Corrupt or Refused for one that cannot be
+    read."""
+    files = sorted(folder.glob("*.mcap"))
     if not files:
         raise BadSamples(f"{folder} has no clip (*.mcap): `fleet vehicle --log DRIVE --out {folder}` writes some")
-    clips: list[DatasetClip] = []
+    clips: dict[str, DatasetClip] = {}
     labels: dict[str, ClipLabels] = {}
-    for clip_id, path in files.items():
+    for path in files:
         content = path.read_bytes()
-        clips.append(DatasetClip(clip_id, sha256_hex(content), folder.name))
-        labels[clip_id] = label_clip(read_clip(content, clip_id), clips[-1])[1]
-    paths = {clip.sha256: files[clip.clip_id] for clip in clips}
-    return from_clips(_Folder(paths), clips, labels, progress)
+        frames = read_clip(content)
+        clip = DatasetClip(frames.clip_id or path.stem, sha256_hex(content), folder.name)
+        facts, labels[clip.clip_id] = label_clip(frames, clip)
+        reason = "another file holds it too" if clip.clip_id in clips else problem(facts, THREE_CAMERAS)
+        if reason:
+            raise BadSamples(f"clip {clip.clip_id} must not be learnt from: {reason}; move {path} away")
+        clips[clip.clip_id] = clip
+    paths = {clip.sha256: path for clip, path in zip(clips.values(), files, strict=True)}
+    return from_clips(_Folder(paths), list(clips.values()), labels, progress)
 
 
 @dataclass(frozen=True, slots=True)
