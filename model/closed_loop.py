@@ -64,10 +64,10 @@ class PractiseConfig:
     """Frames in each."""
     calm_share: float = 0.25
     """Of a batch: frames whose plans are all worth the same. They hold the policy where it is."""
-    peak_rate: float = 2e-4
+    peak_rate: float = 1e-4
     clip: float = 0.2
     """A plan that became likelier or less likely by more than this share teaches nothing more in its round."""
-    closeness: float = 0.05
+    closeness: float = 0.1
     """Weight of the divergence from the policy that the run began with."""
     width: float = 1.0
     """Of departures, in predicted scales."""
