@@ -5,7 +5,8 @@ seed, and resumable."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -128,8 +129,31 @@ def practise(
     seed: int,
     hooks: PractiseHooks = NO_HOOKS,
 ) -> Checkpoint:
-    """The policy after `config.rounds`. Raises BadGroups, NonFiniteLoss, CannotResume."""
-    now = hooks.resume or start.finished()
+    """The policy after `config.rounds`, its heads as they were. Raises BadGroups, NonFiniteLoss, CannotResume."""
+    with _one_thread():
+        return _practise(hooks.resume or start.finished(), start, drive, rig, config, seed, hooks)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small networks gain nothing from threads within an operation, and no result must depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _practise(
+    now: Checkpoint,
+    start: Checkpoint,
+    drive: Drive,
+    rig: Rig,
+    config: PractiseConfig,
+    seed: int,
+    hooks: PractiseHooks,
+) -> Checkpoint:
     first, rest = divmod(now.step, config.updates)
     if rest or first > config.rounds:
         raise CannotResume(f"checkpoint is at step {now.step}, not after one of {config.rounds} rounds")

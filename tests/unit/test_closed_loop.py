@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from model.checkpoint import Checkpoint, to_bytes
@@ -85,6 +86,22 @@ def test_the_same_seed_gives_the_same_policy_and_a_killed_run_resumes_to_it(
     resumed = practise(start, field, THREE_CAMERAS, CONFIG, seed=5, hooks=PractiseHooks(resume=kept[2]))
     assert to_bytes(resumed) == to_bytes(practised)
     assert to_bytes(practise(start, field, THREE_CAMERAS, CONFIG, seed=6)) != to_bytes(practised)
+
+
+def test_heads_stay_as_they_were_and_threads_are_left_alone() -> None:
+    start, kept, threads = (
+        initial(replace(quick().network, tags=1), 3),
+        list[Checkpoint](),
+        torch.get_num_threads(),
+    )
+    config = replace(CONFIG, rounds=2, updates=2)
+    better = practise(start, field, THREE_CAMERAS, config, seed=5, hooks=PractiseHooks(keep=kept.append))
+    heads = [name for name in start.weights if name.startswith("heads.")]
+    assert heads
+    assert all(torch.equal(better.weights[name], start.weights[name]) for name in heads)
+    resumed = practise(start, field, THREE_CAMERAS, config, seed=5, hooks=PractiseHooks(resume=kept[0]))
+    assert to_bytes(resumed) == to_bytes(better)
+    assert torch.get_num_threads() == threads
 
 
 def test_it_drives_the_present_policy_in_each_round(start: Checkpoint) -> None:
