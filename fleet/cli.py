@@ -96,7 +96,9 @@ def vehicle(
 def benchmark(
     name: Annotated[
         str,
-        typer.Argument(help="One of: chaos, driving, flywheel, novelty, rigs, scaling, streams, training."),
+        typer.Argument(
+            help="One of: adaptation, chaos, driving, flywheel, novelty, rigs, scaling, streams, training."
+        ),
     ],
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated; default: the benchmark's own.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
@@ -186,6 +188,7 @@ app.add_typer(model)
 app.add_typer(topics)
 app.add_typer(roles)
 app.add_typer(campaigns)
+app.add_typer(model)
 app.command(epilog=REPLAY_EXAMPLES)(replay)
 
 
