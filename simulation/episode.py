@@ -288,26 +288,29 @@ def record_expert(
     *,
     perturb: Perturbation | None = Perturbation(),
     labels: Sequence[str] = (),
+    every: int = 1,
     progress: Callable[[float], None] | None = None,
     batch: int = 64,
 ) -> Recording:
-    """Records every frame (5 Hz) of `seconds` in each scene, with some `labels` of simulation.labels. Allocates
-    all arrays first. Raises KeyError for a label that is none of an instant."""
+    """Records every frame (5 Hz) of `seconds` in each scene, or one in `every`, with some `labels` of
+    simulation.labels. Allocates all arrays first. Raises KeyError for a label that is none of an instant."""
     steps = round(seconds / PLAN_PERIOD_S)
-    out = _room(scenes, rig, steps, labels, batch)
+    out = _room(scenes, rig, len(range(0, steps, every)), labels, batch)
     metres, at = 0.0, 0
     for start in range(0, len(scenes), batch):
         with World(scenes[start : start + batch], rig, seed) as world:
             if perturb:
                 _disturb_start(world, perturb)
-            for _ in range(steps):
-                _record(out, at, world, world.observe(), start)
-                at += len(world)
+            for step in range(steps):
+                if step % every == 0:
+                    _record(out, at, world, world.observe(), start)
+                    at += len(world)
                 world.step(_disturbed(world, perturb) if perturb else world.expert().trajectory)
                 if progress:
                     progress(at / len(out.images))
             metres += float(world.travelled_m.sum())
-    return replace(out, metres=metres)
+    # Frames further apart are no history of one another.
+    return replace(out, metres=metres, before=out.before if every == 1 else np.full_like(out.before, -1))
 
 
 def record_policy(

@@ -38,7 +38,7 @@ def _named(name: str) -> Benchmark:
 
 
 CATALOG: dict[str, Benchmark] = {
-    name: _named(name) for name in ("chaos", "flywheel", "novelty", "scaling", "streams", "training")
+    name: _named(name) for name in ("chaos", "flywheel", "language", "novelty", "scaling", "streams", "training")
 }
 
 
