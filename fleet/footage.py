@@ -147,7 +147,12 @@ def _simulated(name: str, seed: int, region: str, weather: str, at_s: float | No
                 shown = large.observe().images[0]
             for each in (world, large):
                 each.step(each.expert().trajectory)
-    whole = Observation(*(np.concatenate([getattr(o, f) for o in seen]) for f in _FIELDS))
+    whole = Observation(
+        np.concatenate([o.images for o in seen]),
+        np.concatenate([o.speed_mps for o in seen]),
+        np.concatenate([o.yaw_rate_radps for o in seen]),
+        np.concatenate([o.command for o in seen]),
+    )
     return Footage(
         f"{name}, {scene.region.name}",
         rig,
@@ -158,6 +163,3 @@ def _simulated(name: str, seed: int, region: str, weather: str, at_s: float | No
         shown,
         tuple(truth),
     )
-
-
-_FIELDS = ("images", "speed_mps", "yaw_rate_radps", "command")

@@ -114,21 +114,22 @@ def examined(trained: Checkpoint, cases: Sequence[Case]) -> Row:
     """What a model says of held-out instants, and of the same without their cause, or without somebody else."""
     explainer = Explainer(trained, RIG)
     now = _explained(explainer, cases, [case.images for case in cases])
-    removed = [(i, case, case.without) for i, case in enumerate(cases) if _matters(case)]
-    gone = _explained(explainer, [c for _, c, _ in removed], [image for *_, image in removed])
-    spared = [(i, case, case.beside) for i, case in enumerate(cases) if case.beside is not None]
-    beside = _explained(explainer, [c for _, c, _ in spared], [image for *_, image in spared])
+    removed = [i for i, case in enumerate(cases) if _matters(case)]
+    gone = _explained(explainer, [cases[i] for i in removed], [cases[i].without for i in removed])
+    spared = [i for i, case in enumerate(cases) if case.beside is not None]
+    beside = _explained(explainer, [cases[i] for i in spared], [cases[i].beside for i in spared])
     right = [said.rule == case.truth.rule for said, case in zip(now.said, cases, strict=True)]
-    goes = [_changed(now.said[i], after) for (i, *_), after in zip(removed, gone.said, strict=True)]
-    then = [after.rule == c.then.rule for (_, c, _), after in zip(removed, gone.said, strict=True) if c.then]
-    stays = [not _changed(now.said[i], after) for (i, *_), after in zip(spared, beside.said, strict=True)]
+    goes = [_changed(now.said[i], after) for i, after in zip(removed, gone.said, strict=True)]
+    truths = [cases[i].then for i in removed]
+    then = [after.rule == truth.rule for truth, after in zip(truths, gone.said, strict=True) if truth]
+    stays = [not _changed(now.said[i], after) for i, after in zip(spared, beside.said, strict=True)]
     said = [*now.said, *gone.said, *beside.said]
     return {
         "asked": len(cases),
         "right": float(np.mean(right)),
         "cause_right": float(np.mean([s.cause == c.truth.cause for s, c in zip(now.said, cases, strict=True)])),
         "words_right": float(np.mean([s == c.truth for s, c in zip(now.said, cases, strict=True)])),
-        "by_cause": _by_cause(cases, right, removed, goes),
+        "by_cause": _by_cause([case.truth.cause for case in cases], right, removed, goes),
         "mistaken": _mistaken(now.said, cases),
         "removed": len(removed),
         "faithful": _mean(goes),
@@ -150,12 +151,14 @@ def _changed(before: Explanation, after: Explanation) -> bool:
     return (before.cause, before.rule) != (after.cause, after.rule)
 
 
-def _explained(explainer: Explainer, cases: Sequence[Case], images: Sequence[NDArray[np.uint8]]) -> Explained:
+def _explained(
+    explainer: Explainer, cases: Sequence[Case], images: Sequence[NDArray[np.uint8] | None]
+) -> Explained:
     """What is said of so many images, each with what the case's vehicle sensed."""
     if not cases:
         return Explained((), np.zeros((0, 1, 1, 1), np.float32), np.zeros(0, np.float32))
     observation = Observation(
-        np.stack(images),
+        np.stack([image for image in images if image is not None]),
         np.array([case.speed_mps for case in cases], np.float32),
         np.array([case.yaw_rate_radps for case in cases], np.float32),
         np.array([case.command for case in cases], np.int64),
@@ -177,18 +180,16 @@ def _mean(hits: Sequence[bool] | NDArray[np.bool_]) -> float:
 
 
 def _by_cause(
-    cases: Sequence[Case], right: Sequence[bool], removed: Sequence[tuple[int, Case, Any]], goes: Sequence[bool]
-) -> dict[str, dict[str, float]]:
-    """Cause -> how many were asked about, and how many of them were right, removed and faithful."""
-    found: dict[str, dict[str, float]] = defaultdict(
-        lambda: dict.fromkeys(("asked", "right", "removed", "gone"), 0)
-    )
-    for case, hit in zip(cases, right, strict=True):
-        found[case.truth.cause]["asked"] += 1
-        found[case.truth.cause]["right"] += hit
-    for (_, case, _), hit in zip(removed, goes, strict=True):
-        found[case.truth.cause]["removed"] += 1
-        found[case.truth.cause]["gone"] += hit
+    causes: Sequence[str], right: Sequence[bool], removed: Sequence[int], goes: Sequence[bool]
+) -> dict[str, dict[str, int]]:
+    """Cause -> how many were asked about and were right, were taken out and went from the explanation."""
+    found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(("asked", "right", "removed", "gone"), 0))
+    for cause, hit in zip(causes, right, strict=True):
+        found[cause]["asked"] += 1
+        found[cause]["right"] += hit
+    for i, hit in zip(removed, goes, strict=True):
+        found[causes[i]]["removed"] += 1
+        found[causes[i]]["gone"] += hit
     return dict(sorted(found.items()))
 
 

@@ -32,8 +32,8 @@ class OtherWords(ValueError):
 
 
 class Heard(NamedTuple):
-    """What is spoken about: `tokens` [B, N, D], `latents` [B, L, D] and `seen` as of Scene, and the `rays` [R, 6] of
-    the first R tokens, which are the present frame's."""
+    """What is spoken about: `tokens` [B, N, D], `latents` [B, L, D] and `seen` as of Scene, and the `rays` [R, 6]
+    of the first R tokens, which are the present frame's."""
 
     tokens: Tensor
     latents: Tensor

@@ -104,7 +104,9 @@ def test_what_is_said_teaches_the_trunk_too() -> None:
         torch.from_numpy(samples.command),
     )
     labels = {name: torch.from_numpy(label) for name, label in samples.labels.items()}
-    net.heads["language"].loss(view.heads["language"], labels).backward()
+    head = net.heads["language"]
+    assert isinstance(head, Language)
+    torch.autograd.backward(head.loss(view.heads["language"], labels))
     assert float(net.eye.weight.grad.abs().sum()) > 0  # type: ignore[union-attr]
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
 
