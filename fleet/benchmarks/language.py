@@ -57,10 +57,10 @@ FULL = Size(
 QUICK = Size(
     NetworkConfig(width=32, heads=2, stem_width=8, latent_depth=1, latents=2, modes=3, language=1),
     TrainingConfig(steps=40, batch=32, warmup_steps=5, threads=1),
-    scenes=18,
-    seconds=8.0,
-    every=4,
-    asked=18,
+    scenes=12,
+    seconds=6.0,
+    every=5,
+    asked=12,
     asked_seconds=16.0,
 )
 
@@ -167,16 +167,16 @@ def _explained(
 
 
 def _looked_at_it(explainer: Explainer, found: Explained, cases: Sequence[Case]) -> float:
-    """Of the causes that some patch shows, the share whose most looked-at patch shows it."""
+    """Of the causes that some patch shows, the share whose most looked-at patch shows it as well as any, about."""
     shown = explainer.shown(np.stack([case.look for case in cases])).reshape(len(cases), -1)
     most = found.look.reshape(len(cases), -1).argmax(1)
     there = shown.sum(1) > 0
-    return _mean((shown[np.arange(len(cases)), most] > 0)[there])
+    return _mean((shown[np.arange(len(cases)), most] > shown.max(1) / 2)[there])
 
 
 def _mean(hits: Sequence[bool] | NDArray[np.bool_]) -> float:
-    """NaN where there is nothing to take it of."""
-    return float(np.mean(hits)) if len(hits) else float("nan")
+    """0 where there is nothing to take it of."""
+    return float(np.mean(hits)) if len(hits) else 0.0
 
 
 def _by_cause(
@@ -232,10 +232,8 @@ NOTE = (
 
 
 def _pooled(rows: Sequence[Row], share: str, of: str) -> float:
-    """A share of all seeds' cases; NaN where there are none."""
-    counted = [row for row in rows if row[of]]
-    total = sum(row[of] for row in counted)
-    return sum(row[share] * row[of] for row in counted) / total if total else float("nan")
+    """A share of all seeds' cases; 0 where there are none."""
+    return sum(row[share] * row[of] for row in rows) / max(sum(row[of] for row in rows), 1)
 
 
 _COLUMNS: tuple[tuple[str, str, str], ...] = (
