@@ -8,12 +8,12 @@ from dataclasses import fields, replace
 import numpy as np
 
 from model.rig import Rig
-from simulation.arrays import Ints
+from simulation.arrays import Bools, Ints
 from simulation.cast import ABSENT, Cast
 from simulation.dynamics import Motion
-from simulation.encounters import NO_LINE, Behaviour
+from simulation.encounters import OPEN_LINE, Behaviour
 from simulation.labels.rule import Kind, Thing
-from simulation.scenarios import LINES, Scene
+from simulation.scenarios import LIGHT_LINE, LINES, STOP_LINE, Scene
 from simulation.traffic import FAR_M
 from simulation.world import World
 
@@ -49,18 +49,22 @@ def _without(world: World, row: int, things: Sequence[Thing]) -> Scene:
     scene = world.scenes[row]
     for thing in things:
         if thing.kind in ("sign", "light"):
-            kinds = scene.line_kind.copy()
-            kinds[thing.number % LINES] = NO_LINE
-            scene = replace(scene, line_kind=kinds)
+            scene = opened(scene, np.arange(LINES) == thing.number % LINES)
         if thing.kind == "weather":
             scene = replace(scene, rain=0.0, snow=0.0)
         if thing.kind == "closed" and world.cast:
             slot = _slot(world.cast, row)
-            opened = tuple(
+            free = tuple(
                 replace(e, closed_m=None) if e and i == slot else e for i, e in enumerate(scene.encounters)
             )
-            scene = replace(scene, encounters=opened)
+            scene = replace(scene, encounters=free)
     return scene
+
+
+def opened(scene: Scene, lines: Bools) -> Scene:
+    """A scene whose crossing roads at some of its lines, [LINES], have no sign, light or bar any more."""
+    ruled = lines & ((scene.line_kind == STOP_LINE) | (scene.line_kind == LIGHT_LINE))
+    return replace(scene, line_kind=np.where(ruled, OPEN_LINE, scene.line_kind))
 
 
 def _slot(cast: Cast, row: int) -> int:

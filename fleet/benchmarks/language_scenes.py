@@ -13,13 +13,13 @@ from model.grammar import CAUSE_AT, Explanation
 from model.heads import HEADS
 from model.policy import PLAN_PERIOD_S, Observation
 from model.rig import VAN, Rig
-from simulation.arrays import Images
+from simulation.arrays import Images, chance
 from simulation.cast import ABSENT
-from simulation.edits import FIXED, instant
+from simulation.edits import FIXED, instant, opened
 from simulation.episode import record_expert
 from simulation.faults import FAULTS
 from simulation.labels.rule import Reason, Thing, reasons
-from simulation.scenarios import SCENARIOS, Scene, scenes
+from simulation.scenarios import LINES, SCENARIOS, Scene, scenes
 from simulation.traffic import CARS, FAR_M
 from simulation.world import World
 
@@ -33,6 +33,8 @@ EVIDENT_PX = 2.0
 """A cause is asked about if some camera shows a ball around it of this radius ..."""
 OPEN_SHARE = 0.5
 """... and a door, if it is open by so much."""
+OPENED = 0.25
+"""Share of the signs and lights that are taken away where is learnt: a crossing road alone asks for nothing."""
 BATCH = 48
 Progress = Callable[[int, int], None]
 """Called with (done, of)."""
@@ -63,7 +65,7 @@ def taught(seed: int, count: int, seconds: float, every: int, progress: Progress
     """Perturbed expert driving in `count` scenes of the mix, labelled, one frame in `every`; causes are weighted
     by the inverse root of how often they come up."""
     recorded = record_expert(
-        scenes(MIX, count, seed, "train"),
+        [_partly_opened(scene) for scene in scenes(MIX, count, seed, "train")],
         RIG,
         seconds,
         seed,
@@ -83,6 +85,10 @@ def taught(seed: int, count: int, seconds: float, every: int, progress: Progress
     )
     samples.weight[:] = _weights(recorded.labels["words"][:, CAUSE_AT].astype(np.int64))
     return samples
+
+
+def _partly_opened(scene: Scene) -> Scene:
+    return opened(scene, chance(scene.seed, 600, np.arange(LINES)) < OPENED)
 
 
 def _weights(cause: NDArray[np.int64]) -> NDArray[np.float32]:
