@@ -233,7 +233,7 @@ NOTE = (
 
 def _pooled(rows: Sequence[Row], share: str, of: str) -> float:
     """A share of all seeds' cases; 0 where there are none."""
-    return sum(row[share] * row[of] for row in rows) / max(sum(row[of] for row in rows), 1)
+    return float(sum(row[share] * row[of] for row in rows) / max(sum(row[of] for row in rows), 1))
 
 
 _COLUMNS: tuple[tuple[str, str, str], ...] = (

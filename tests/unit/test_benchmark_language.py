@@ -41,12 +41,11 @@ class Parrot:
     """Says of each kind of image what it was told to."""
 
     def __init__(self, now: list[Explanation], gone: Explanation, beside: Explanation) -> None:
-        self.says = {0: now, 1: gone, 2: beside}
+        self.now, self.otherwise = now, {1: gone, 2: beside}
 
     def explain(self, seen: Any) -> Explained:
         kind, count = int(seen.images[0, 0, 0, 0, 0]), len(seen.images)
-        said = self.says[kind]
-        words = said if isinstance(said, list) else [said] * count
+        words = self.now if kind == 0 else [self.otherwise[kind]] * count
         look = np.full((count, len(RIG.cameras), 3, 6), 1 / 108, np.float32)
         return Explained(tuple(words), look, np.ones(count, np.float32))
 

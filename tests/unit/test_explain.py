@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from edge.agent.clip import encode_clip
 from edge.agent.frame import Frame
 from edge.sources.source import BadSource, rig_json
+from fleet.cli import app
 from fleet.explain import LINE_PX, NoModel, run_explain
 from fleet.footage import BadClip, open_footage
 from model.checkpoint import BadCheckpoint, save
@@ -26,7 +28,6 @@ from model.training import initial
 from registry.errors import Corrupt
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.odd import SPEED
-from tests.conftest import fleet
 from tests.unit.clip_bytes import whole_clip
 from tests.unit.vehicle_segment import segment
 from tests.unit.vehicle_video import video
@@ -175,7 +176,11 @@ def test_wrong_words_are_named(tmp_path: Path, model: Path, monkeypatch: pytest.
         explain(path, mute, tmp_path)
 
 
-def test_the_command_tells_errors_in_a_line(tmp_path: Path) -> None:
-    done = fleet("model", "explain", "no-such-clip", "--model", str(tmp_path / "m"), timeout_s=60)
-    assert done.returncode == 1
-    assert done.stderr.startswith("fleet: checkpoint") and done.stderr.count("\n") == 1
+def test_the_command_passes_its_words_on(tmp_path: Path, model: Path) -> None:
+    path, out = clip(tmp_path / "c.mcap"), tmp_path / "out"
+    words = ["model", "explain", str(path), "--at", "0.6", "--model", str(model), "--out", str(out), "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["time_s"] == 0.6
+    shown = CliRunner().invoke(app, ["model", "explain", "--help"]).stdout
+    assert "zebra_crossing" in shown and "--json" in shown
