@@ -22,7 +22,7 @@ from fleet.simulate import ACROSS, ENLARGED
 from model.checkpoint import load
 from model.explainer import Explained, Explainer
 from model.grammar import Explanation, citation, quantity_of, reckoning, sentence
-from model.rig import VAN, Rig
+from model.rig import Rig
 
 MODEL = Path("runs/benchmarks/language/model.safetensors")
 """What `fleet benchmark language` leaves."""
@@ -84,7 +84,7 @@ def run_explain(
 ) -> None:
     """The command. Raises NoModel, BadClip, and what the readers raise for damaged files."""
     checkpoint = load(_model(model))
-    footage = open_footage(what, seed=seed, region=region, weather=weather, at_s=at_s, rig=VAN)
+    footage = open_footage(what, seed=seed, region=region, weather=weather, at_s=at_s)
     explainer = Explainer(checkpoint, footage.rig)
     footage = footage if explainer.gaps else _told_speed(footage)
     explained = explainer.explain(footage.seen)

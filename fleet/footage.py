@@ -16,7 +16,7 @@ from edge.sources.source import BadSource
 from fleet.simulate import BEFORE_S, ENLARGED, telling_s
 from model.grammar import Explanation
 from model.policy import PLAN_PERIOD_S, Observation
-from model.rig import Rig, enlarged, rig_from_dict
+from model.rig import THREE_CAMERAS, VAN, Rig, enlarged, rig_from_dict
 from model.rules import Side
 from registry.clip_frames import ClipFrames, read_clip
 from simulation.labels.rule import reasons
@@ -27,6 +27,8 @@ from streams.contracts.clock import SECOND_NS
 
 AFTER_S = 2.0
 """A simulated scenario goes on for so long after its most telling instant."""
+ALL_ROUND = Rig("three-and-rear", (*THREE_CAMERAS.cameras, *(c for c in VAN.cameras if c.name == "rear")))
+"""The fleet's cameras and one that looks back, for who comes from behind: what explanations are learnt with."""
 MCAP = ".mcap"
 
 
@@ -55,12 +57,12 @@ class Footage:
     warnings: list[str] = field(default_factory=list)
 
 
-def open_footage(what: str, *, seed: int, region: str, weather: str, at_s: float | None, rig: Rig) -> Footage:
+def open_footage(what: str, *, seed: int, region: str, weather: str, at_s: float | None) -> Footage:
     """A clip (MCAP as vehicles write it), a video, a comma2k19 segment folder, or a scenario by its name, which is
-    driven by the expert and seen by `rig`. Raises BadClip, BadSource, Corrupt, Refused, BadRig."""
+    driven by the expert and seen by ALL_ROUND. Raises BadClip, BadSource, Corrupt, Refused, BadRig."""
     path = Path(what)
     if not path.exists() and what in SCENARIOS:
-        return _simulated(what, seed, region, weather, at_s, rig)
+        return _simulated(what, seed, region, weather, at_s)
     if not path.exists():
         raise BadClip(f"{what}: neither a file or folder, nor a scenario; scenarios: {', '.join(SCENARIOS)}")
     if region or weather:
@@ -131,13 +133,13 @@ def _footage(
     return Footage(name, rig, seen, times_s, at_s, side, warnings=warnings)
 
 
-def _simulated(name: str, seed: int, region: str, weather: str, at_s: float | None, rig: Rig) -> Footage:
+def _simulated(name: str, seed: int, region: str, weather: str, at_s: float | None) -> Footage:
     """A scenario driven by the expert, from a while before its most telling instant, or `at_s`, until after."""
     scene = drawn(condition(name, region, weather), scene_seed("heldout", seed, list(SCENARIOS).index(name)))
     telling = telling_s(scene) if at_s is None else at_s
     first_s = max(telling - BEFORE_S, 0.0)
     seen, truth, times_s, shown = [], [], [], None
-    with World([scene], rig) as world, World([scene], enlarged(rig, ENLARGED)) as large:
+    with World([scene], ALL_ROUND) as world, World([scene], enlarged(ALL_ROUND, ENLARGED)) as large:
         while world.time_s < telling + AFTER_S:
             if world.time_s >= first_s - 1e-6:
                 seen.append(world.observe())
@@ -155,7 +157,7 @@ def _simulated(name: str, seed: int, region: str, weather: str, at_s: float | No
     )
     return Footage(
         f"{name}, {scene.region.name}",
-        rig,
+        ALL_ROUND,
         whole,
         np.array(times_s),
         telling,

@@ -43,16 +43,16 @@ class Size:
     seconds: float
     every: int
     asked: int
-    asked_seconds: float = 60.0
+    asked_seconds: float = 40.0
 
 
 FULL = Size(
     NetworkConfig(stem_width=32, language=2),
-    TrainingConfig(steps=2_400, batch=48, peak_rate=2e-3, threads=1),
-    scenes=480,
-    seconds=40.0,
-    every=4,
-    asked=240,
+    TrainingConfig(steps=2_600, batch=48, peak_rate=2e-3, threads=1),
+    scenes=720,
+    seconds=24.0,
+    every=3,
+    asked=150,
 )
 QUICK = Size(
     NetworkConfig(width=32, heads=2, stem_width=8, latent_depth=1, latents=2, modes=3, language=1),
@@ -225,9 +225,10 @@ def assess(runs: Mapping[str, Row]) -> Measured:
 
 NOTE = (
     "Asked is one instant of each held-out scene, of the causes that come up in it one drawn evenly: a rule that "
-    "has bound for a second and whose cause a camera shows (a ball around it of more than two pixels' radius). A "
-    "cause is taken out of the world, which is rendered again; counted are those without which the expert follows "
-    "another rule. Somebody else: a road user near by, not of the cause, without whom the explanation should stay."
+    "binds for a second before and after it, whose cause a camera shows (a ball around it of more than two "
+    "pixels' radius). A cause is taken out of the world, which is rendered again; counted are those without which "
+    "the expert follows another rule. Somebody else: a road user near by, not of the cause, without whom the "
+    "explanation should stay."
 )
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet.footage import ALL_ROUND
 from model.data import Samples, samples_from_arrays
 from model.grammar import CAUSE_AT, Explanation
 from model.heads import HEADS
 from model.policy import PLAN_PERIOD_S, Observation
-from model.rig import VAN, Rig
+from model.rig import Rig
 from simulation.arrays import Images, chance
 from simulation.cast import ABSENT
 from simulation.edits import FIXED, instant, opened
@@ -23,12 +24,11 @@ from simulation.scenarios import LINES, SCENARIOS, Scene, scenes
 from simulation.traffic import CARS, FAR_M
 from simulation.world import World
 
-RIG = VAN
-"""Six cameras: who comes from behind is part of it."""
+RIG = ALL_ROUND
 MIX = dict.fromkeys((name for name in SCENARIOS if name not in FAULTS), 1.0)
 """Every scenario alike, but for those whose cameras do not work."""
 HELD_STEPS = 5
-"""A rule is followed for a second before it is asked about: which of two binds is then no matter of chance."""
+"""A rule is followed for a second before and after it is asked about: which one binds is no matter of chance."""
 EVIDENT_PX = 2.0
 """A cause is asked about if some camera shows a ball around it of this radius ..."""
 OPEN_SHARE = 0.5
@@ -117,20 +117,24 @@ def held_out(seed: int, count: int, seconds: float, progress: Progress) -> list[
 
 def _chosen(part: Sequence[Scene], seed: int, steps: int) -> NDArray[np.int64]:
     """For each scene the step to ask about, -1 where none is telling."""
-    telling: list[dict[str, list[int]]] = [{} for _ in part]
-    world = World(part, None, seed)
-    same, last = np.zeros(len(part), np.int64), [("", "")] * len(part)
-    for step in range(steps):
-        told = reasons(world)
-        now = [(reason.said.cause, reason.said.rule) for reason in told]
-        same = np.where([a == b for a, b in zip(now, last, strict=True)], same + 1, 1)
-        last = now
-        for row, reason in enumerate(told):
-            if same[row] > HELD_STEPS and evident(world, row, reason):
-                telling[row].setdefault(reason.said.cause, []).append(step)
+    world, told, shown = World(part, None, seed), list[list[tuple[str, str]]](), list[list[bool]]()
+    for _ in range(steps):
+        found = reasons(world)
+        told.append([(reason.said.cause, reason.said.rule) for reason in found])
+        shown.append([evident(world, row, reason) for row, reason in enumerate(found)])
         world.step(world.expert().trajectory)
     rng = np.random.default_rng([seed, len(part)])
-    return np.array([_drawn(own, rng) for own in telling], np.int64)
+    rows = zip(zip(*told, strict=True), zip(*shown, strict=True), strict=True)
+    return np.array([_drawn(_telling(*row), rng) for row in rows], np.int64)
+
+
+def _telling(told: Sequence[tuple[str, str]], shown: Sequence[bool]) -> dict[str, list[int]]:
+    """Cause -> the steps of a drive at which it is shown, amid HELD_STEPS of the same either way."""
+    found: dict[str, list[int]] = {}
+    for step in range(HELD_STEPS, len(told) - HELD_STEPS):
+        if shown[step] and len(set(told[step - HELD_STEPS : step + HELD_STEPS + 1])) == 1:
+            found.setdefault(told[step][0], []).append(step)
+    return found
 
 
 def _drawn(telling: dict[str, list[int]], rng: np.random.Generator) -> int:

@@ -35,7 +35,7 @@ HEADS: Mapping[str, Row] = MappingProxyType(
         "tags": Row(Tags, ("tags",), 0.2),
         "motion": Row(Motion, ("motion",), 0.1),
         "risk": Row(Risk, ("risk",), 0.1),
-        "language": Row(Language, ("words", "look"), 1.0),
+        "language": Row(Language, ("words", "look"), 0.5),
     }
 )
 """By name, which is also that of the NetworkConfig's field: 0 leaves the head out."""

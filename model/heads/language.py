@@ -19,7 +19,7 @@ from model.grammar import CAUSE_AT, DIGEST, SLOTS, VOCABULARY, agreement, in_slo
 from model.heads.head import Head, known_mean
 from model.layers import Scene
 
-LOOK_WEIGHT = 0.3
+LOOK_WEIGHT = 1.0
 """Of looking at the cause against saying the words."""
 PATCH_RAD = 0.08
 """About half of what a patch is wide, in angle: how near its ray must pass by something to show it."""
@@ -80,10 +80,10 @@ class Language(Head[Heard]):
         return self.say(output).words
 
     def loss(self, output: Heard, labels: Mapping[str, Tensor]) -> Tensor:
-        """Cross-entropy of the words, each slot's mean over what it may hold, and of the look, in nats."""
+        """Cross-entropy of the sentences, and of the look, in nats."""
         words, known = labels["words"].clamp(min=0), (labels["words"] >= 0).all(1)
         logits, look = self._speak(output, words[:, :-1])
-        spoken = F.cross_entropy(logits.transpose(1, 2), words, reduction="none").mean(1)
+        spoken = F.cross_entropy(logits.transpose(1, 2), words, reduction="none").sum(1)
         target, shown = looked_at(output.rays, labels["look"])
         missed = -(target * (look[:, : target.shape[1]] + 1e-6).log()).sum(1)
         return known_mean(spoken, known) + LOOK_WEIGHT * known_mean(missed, shown & known)

@@ -22,7 +22,7 @@ from model.checkpoint import BadCheckpoint, save
 from model.config import NetworkConfig
 from model.explainer import CannotExplain
 from model.grammar import CAUSES
-from model.rig import THREE_CAMERAS, VAN, BadRig
+from model.rig import THREE_CAMERAS, BadRig
 from model.rules import RULES
 from model.training import initial
 from registry.errors import Corrupt
@@ -93,7 +93,7 @@ def test_a_vehicles_clip_is_explained_at_its_event(
 
 
 def test_a_clip_without_an_event_is_explained_in_its_middle(tmp_path: Path) -> None:
-    found = open_footage(str(clip(tmp_path / "x.mcap")), seed=1, region="", weather="", at_s=None, rig=VAN)
+    found = open_footage(str(clip(tmp_path / "x.mcap")), seed=1, region="", weather="", at_s=None)
     assert found.at_s == 1.0 and found.side == 1 and found.rig == THREE_CAMERAS
     assert found.seen.speed_mps.tolist() == [10.0] * 10
 
@@ -124,7 +124,7 @@ def test_a_scenario_is_explained_with_what_the_expert_would_say(
     told = told_of(capsys)
     assert told["name"] == "unseen_sign, jp"
     assert "Rule " in told["truth"] and "because" in told["truth"]
-    assert np.asarray(Image.open(told["picture"])).shape[1] == 3 * 96 * 4
+    assert np.asarray(Image.open(told["picture"])).shape[1] == 2 * 96 * 4
 
 
 @pytest.mark.parametrize(
