@@ -16,7 +16,7 @@ from model.policy import PLAN_PERIOD_S, Observation
 from model.rig import Rig
 from simulation.arrays import Images, chance
 from simulation.cast import ABSENT
-from simulation.edits import FIXED, instant, opened
+from simulation.counterfactuals import FIXED, instant, opened
 from simulation.episode import record_expert
 from simulation.faults import FAULTS
 from simulation.labels.rule import Reason, Thing, reasons

@@ -10,7 +10,7 @@ import pytest
 from model.grammar import CAUSES, NONE, decoded
 from model.labels import LOOKS, check_labels
 from model.rig import THREE_CAMERAS
-from simulation.edits import CannotTakeAway, instant
+from simulation.counterfactuals import CannotTakeAway, instant
 from simulation.hazards import KEEP_LANE
 from simulation.labels import LABELLERS
 from simulation.labels.rule import Thing, reasons
