@@ -97,7 +97,7 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="One of: adaptation, chaos, driving, flywheel, novelty, rigs, scaling, streams, training."
+            help="One of: adaptation, chaos, driving, flywheel, language, novelty, rigs, scaling, streams, training."
         ),
     ],
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated; default: the benchmark's own.")] = "",

@@ -164,3 +164,43 @@ def practise(
     from fleet.practising import run_practise
 
     run_practise(base, out, rounds, conditions, vehicles, seed, as_json=json)
+
+
+@app.command(
+    epilog="Examples:  fleet model explain clips/ID.mcap  |  fleet model explain drive.mp4 --at 4.2  |  "
+    "fleet model explain zebra_crossing --seed 3 --region uk --json"
+)
+def explain(
+    clip: Annotated[
+        str,
+        typer.Argument(help="A clip (MCAP), a video, a comma2k19 segment folder, or a simulated scenario's name."),
+    ],
+    at: Annotated[
+        float | None,
+        typer.Option(min=0, help="The instant to explain, in s; default: that of the event, or the middle."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint to ask; default: what fleet benchmark language left.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("runs/explain"),
+    seed: Annotated[int, typer.Option(min=0, help="Of a scenario: same seed, same drive.")] = 1,
+    region: Annotated[str, typer.Option(help="Of a scenario: drive in this region.")] = "",
+    weather: Annotated[str, typer.Option(help="Of a scenario: clear, rain, fog or snow.")] = "",
+    json: Json = False,
+) -> None:
+    """Say why: what it does, the cause, the Highway Code's rule and its quantities.
+
+    Writes a picture of the cameras with what the model looked at.
+    """
+    from fleet.explain import run_explain
+
+    run_explain(
+        clip,
+        at_s=at,
+        model=model,
+        out=out,
+        seed=seed,
+        region=region,
+        weather=weather,
+        as_json=json,
+    )

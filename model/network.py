@@ -116,7 +116,7 @@ class Network(nn.Module):
         """The trunk: inputs as of `forward`."""
         tokens, seen = self._tokens(images, rays)
         latents = self._depths(tokens, seen, self._latents(speed, yaw_rate, command, past))[-1]
-        return Scene(tokens, self.norm(latents), seen)
+        return Scene(tokens, self.norm(latents), seen, rays)
 
     def drive(self, scene: Scene, speed: Tensor) -> Output:
         """The head that drives: see `forward`; speed [B] m/s."""
@@ -142,7 +142,8 @@ class Network(nn.Module):
         tokens, seen = self._tokens(images, rays)
         depths = self._depths(tokens, seen, self._latents(speed, yaw_rate, command, past))
         scenes = [
-            Scene(tokens, self.norm(latents), seen) for latents in (depths if self.config.exits else depths[-1:])
+            Scene(tokens, self.norm(latents), seen, rays)
+            for latents in (depths if self.config.exits else depths[-1:])
         ]
         ego = torch.stack([speed, yaw_rate], -1)
         *exits, output = (self.drive(scene, speed) for scene in scenes)

@@ -309,7 +309,8 @@ def record_expert(
                 if progress:
                     progress(at / len(out.images))
             metres += float(world.travelled_m.sum())
-    return replace(out, metres=metres)
+    # Frames further apart are no history of one another.
+    return replace(out, metres=metres, before=out.before if every == 1 else np.full_like(out.before, -1))
 
 
 def record_policy(

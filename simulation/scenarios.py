@@ -165,7 +165,7 @@ class Scene:
     line_s_m: Floats
     """[LINES], ascending; where the front bumper must not pass without right."""
     line_kind: Ints
-    """[LINES], NO_LINE, STOP_LINE, LIGHT_LINE or GIVE_WAY_LINE."""
+    """[LINES], NO_LINE, STOP_LINE, LIGHT_LINE, GIVE_WAY_LINE or OPEN_LINE."""
     roadside: Roadside
     sunlight: float
     """Brightness of the day, about 1."""

@@ -39,7 +39,18 @@ def _named(name: str) -> Benchmark:
 
 CATALOG: dict[str, Benchmark] = {
     name: _named(name)
-    for name in ("adaptation", "chaos", "driving", "flywheel", "novelty", "rigs", "scaling", "streams", "training")
+    for name in (
+        "adaptation",
+        "chaos",
+        "driving",
+        "flywheel",
+        "language",
+        "novelty",
+        "rigs",
+        "scaling",
+        "streams",
+        "training",
+    )
 }
 SEEDS: dict[str, str] = {"adaptation": "11,12,13", "driving": "11,12,13", "rigs": "11"}
 """Where nobody says otherwise; 11,12 for the others."""
