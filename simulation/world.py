@@ -150,9 +150,9 @@ class World:
             self._expert = expert.plan(self.roads, self.driver(), self.obstacles(), swerve)
         return self._expert
 
-    def step(self, trajectory: NDArray[np.float32]) -> None:
-        """Follows `trajectory` [B, T, 2] for PLAN_PERIOD_S. Raises ValueError for another shape or a value
-        that is not finite, naming it."""
+    def step(self, trajectory: NDArray[np.float32], period_s: float = PLAN_PERIOD_S) -> None:
+        """Follows `trajectory` [B, T, 2] for `period_s`, in whole steps of PHYSICS_S. Raises ValueError for
+        another shape or a value that is not finite, naming it."""
         if trajectory.shape != (len(self), PLAN_POINTS, 2):
             raise ValueError(f"trajectory is {trajectory.shape}, must be {(len(self), PLAN_POINTS, 2)}")
         if not np.isfinite(trajectory).all():
@@ -160,7 +160,7 @@ class World:
             raise ValueError(f"trajectory of vehicles {bad[:8].tolist()} is not finite")
         accel, curvature = control(trajectory, self.motion.speed, self.motion.curvature)
         self.missed_stop[:], self.ran_red[:], self.took_way[:] = False, False, False
-        for _ in range(round(PLAN_PERIOD_S / PHYSICS_S)):
+        for _ in range(round(period_s / PHYSICS_S)):
             self._physics(accel, curvature)
         self._expert = None
 

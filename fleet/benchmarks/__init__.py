@@ -31,13 +31,15 @@ def _named(name: str) -> Benchmark:
     carry what another one needs."""
 
     def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
-        benchmark: Benchmark = import_module(f"{__name__}.{name}").measure
+        benchmark: Benchmark = import_module(f"{__name__}.{name.replace('-', '_')}").measure
         return benchmark(seeds, scratch, quick)
 
     return measure
 
 
-CATALOG: dict[str, Benchmark] = {name: _named(name) for name in ("chaos", "flywheel", "novelty", "streams")}
+CATALOG: dict[str, Benchmark] = {
+    name: _named(name) for name in ("chaos", "flywheel", "novelty", "streams", "world-model")
+}
 
 
 def run_benchmark(name: str, *, seeds: str, out: Path, quick: bool, as_json: bool) -> int:
