@@ -39,8 +39,8 @@ class WorldRecipe:
 
 def default() -> WorldRecipe:
     """Minutes on one core."""
-    optimiser = TrainingConfig(steps=900, batch=12, peak_rate=3e-3, warmup_steps=30, weight_decay=0.01)
-    return WorldRecipe(160, 24, WorldConfig(), DreamTraining(optimiser))
+    optimiser = TrainingConfig(steps=450, batch=12, peak_rate=3e-3, warmup_steps=30, weight_decay=0.01)
+    return WorldRecipe(144, 24, WorldConfig(), DreamTraining(optimiser))
 
 
 def quick() -> WorldRecipe:

@@ -16,7 +16,7 @@ from model.sequences import CONTEXT, BadSequences, Sequences, check
 from model.training import NonFiniteLoss, learning_rate
 from model.world_model import View, WorldConfig, WorldModel, view
 
-LATENTS_WEIGHT = 0.002
+LATENTS_WEIGHT = 0.005
 """Of latents' error (they are of unit size) against that of pixels in 0..1."""
 Progress = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, mean squared error of pixels in grey levels)."""

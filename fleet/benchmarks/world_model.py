@@ -51,7 +51,7 @@ class Size:
 
 def full() -> Size:
     """Minutes a seed."""
-    return Size(recipes.default(), 64, 300, EpisodeRecipe())
+    return Size(recipes.default(), 48, 220, EpisodeRecipe())
 
 
 def cut() -> Size:
@@ -116,17 +116,16 @@ def _scores(images: Pictures, real: Pictures) -> dict[str, list[float]]:
 
 def fidelity(model: WorldModel, odometry: Odometry, real: Sequences, dreams: Pictures) -> dict[str, Row]:
     """Grip -> how well the motion read from its pictures over the barred steps is the one that was commanded."""
-    steps = slice(CONTEXT - 1, CONTEXT + BARRED_STEPS)
-    others = Sequences(
-        real.images, np.concatenate([real.actions[:, :1], np.roll(real.actions[:, 1:], 1, axis=0)], 1)
-    )
+    real = real.window(0, CONTEXT + BARRED_STEPS)
+    swapped = np.concatenate([real.actions[:, :1], np.roll(real.actions[:, 1:], 1, axis=0)], 1)
+    others = Sequences(real.images, swapped)
     last = real.images[:, CONTEXT - 1 : CONTEXT]
-    led = slice(CONTEXT - 1, CONTEXT - 1 + BARRED_STEPS)
+    led = slice(CONTEXT - 1, None)
     seen = {
-        "real": (real.images[:, steps], real.actions[:, led]),
+        "real": (real.images[:, CONTEXT - 1 :], real.actions[:, led]),
         "as driven": (np.concatenate([last, dreams[:, :BARRED_STEPS]], 1), real.actions[:, led]),
         "as another drove": (
-            np.concatenate([last, dream_scores.dreamt(model, THREE_CAMERAS, others)[:, :BARRED_STEPS]], 1),
+            np.concatenate([last, dream_scores.dreamt(model, THREE_CAMERAS, others)], 1),
             others.actions[:, led],
         ),
     }

@@ -36,7 +36,7 @@ class EpisodeRecipe:
     """The policy and where it drives."""
 
     worlds: int = 32
-    train_steps: int = 250
+    train_steps: int = 150
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(stem_width=16, width=48))
 
 
@@ -67,7 +67,7 @@ class _Frozen:
 
     images: Images
 
-    def step(self, action: Floats) -> Images:
+    def step(self, action: NDArray[np.floating]) -> Images:
         """See `Dream`."""
         return self.images
 

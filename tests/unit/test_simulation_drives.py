@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from model.policy import FOLLOW, PLAN_POINTS, PLAN_STEP_S, Observation, Plan
 from model.rig import DASHCAM
-from simulation.arrays import Floats, Images
+from simulation.arrays import Images
 from simulation.drives import drive_on, empty_drives, record_drives
 from simulation.dynamics import Motion
 from simulation.edits import EDITS, edited
@@ -134,11 +135,11 @@ class Replayed:
     """The perfect dream: what the simulation showed; pictures between two plans are seen by nobody."""
 
     def __init__(self, images: Images) -> None:
-        self.images, self.actions = images, list[Floats]()
+        self.images, self.actions = images, list[NDArray[np.floating]]()
 
-    def step(self, action: Floats) -> Images:
+    def step(self, action: NDArray[np.floating]) -> Images:
         self.actions.append(action)
-        return self.images[(len(self.actions) - 1) // 2]
+        return np.asarray(self.images[(len(self.actions) - 1) // 2])
 
 
 def test_a_policy_in_a_perfect_dream_drives_as_in_the_simulation() -> None:

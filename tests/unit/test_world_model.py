@@ -190,7 +190,7 @@ def test_sequences_that_do_not_fit_are_refused() -> None:
     good = some_sequences()
     check(good)
     with pytest.raises(BadSequences, match="uint8"):
-        check(Sequences(good.images.astype(np.float32), good.actions))  # type: ignore[arg-type]
+        check(Sequences(good.images.astype(np.float32), good.actions))
     with pytest.raises(BadSequences, match="at least one"):
         check(good.window(0, 2))
     with pytest.raises(BadSequences, match=r"\[4, 5, 2\]"):
