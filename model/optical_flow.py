@@ -32,17 +32,16 @@ def flow(before: Tensor, now: Tensor) -> Tensor:
 
 def constant_flow(before: Tensor, now: Tensor, steps: int) -> Tensor:
     """[V, K, 3, H, W]: each picture is the one before it, flowed as `now` [V, 3, H, W] did from `before`."""
-    places = (identity(*now.shape[-2:]) + flow(before, now)).permute(0, 2, 3, 1)
-    out = [now]
+    moved, out = flow(before, now), [now]
     for _ in range(steps):
-        out.append(sample(out[-1], places))
+        out.append(_warped(out[-1], moved))
     return torch.stack(out[1:], 1)
 
 
 def _refined(earlier: Tensor, later: Tensor, found: Tensor) -> Tensor:
     """A better flow: the linearised problem around `found`, solved by sweeps of Jacobi."""
     height, width = later.shape[-2:]
-    warped = sample(earlier, (identity(height, width) + found).permute(0, 2, 3, 1))
+    warped = _warped(earlier, found)
     slope = (_slope(warped) + _slope(later)) / 2
     change, stiff = warped - later, STIFFNESS + slope.square().sum(1, keepdim=True)
     per_pixel = torch.tensor([width / 2, height / 2]).view(1, 2, 1, 1)
@@ -53,6 +52,12 @@ def _refined(earlier: Tensor, later: Tensor, found: Tensor) -> Tensor:
         wrong = (slope * (mean - start)).sum(1, keepdim=True) + change
         moved = mean - slope * wrong / stiff
     return moved / per_pixel
+
+
+def _warped(picture: Tensor, found: Tensor) -> Tensor:
+    """[V, K, H, W] looked up where a flow [V, 2, H, W] says."""
+    places = (identity(1, *picture.shape[-2:]) + found).permute(0, 2, 3, 1)
+    return sample(picture[:, None], places[:, None])[:, 0]
 
 
 def _slope(picture: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ that steps by actions alone, without looking at its own pictures again, is that 
 looked up in the last real picture however long the dream: warping a warped picture would blur it a little more
 every time.
 
-Every camera is dreamt by itself from its rays and place: a rig may have any number of them, anywhere."""
+Cameras share all weights, and are told apart by their rays and places alone: a rig may have any number of them,
+anywhere. What comes into the view of one from that of another is looked up there."""
 
 from __future__ import annotations
 
@@ -88,7 +89,7 @@ class State(NamedTuple):
     raised: Tensor
     """[B, C, 1, h, w], 1/m: how much nearer than the flat road what is seen is."""
     carried: Tensor
-    """[B, C, 6, H, W], of each pixel: its place in the last real picture (2), the share of it that is still shown
+    """[B, C, 6, H, W], of each pixel: its place in the last real pictures (2), the share of it that is still shown
     (1), and what is painted instead, times its share (3)."""
     real: Tensor
     """[B, C, 3, H, W], 0..1: the last real picture."""
@@ -150,7 +151,7 @@ class WorldModel(nn.Module):
         before, now = (images[:, i].movedim(-1, 2).float() / 255 for i in range(2))
         latents = self._encode(rig, before, now, action)
         height, width = now.shape[-2:]
-        places = identity(height, width).expand(*now.shape[:2], 2, height, width)
+        places = identity(now.shape[1], height, width).expand(len(now), -1, -1, -1, -1)
         carried = torch.cat([places, torch.ones_like(now[:, :, :1]), torch.zeros_like(now)], 2)
         return State(latents, _halved(self._sight(latents).raised), carried, now)
 
@@ -161,8 +162,7 @@ class WorldModel(nn.Module):
 
     def step(self, rig: View, state: State, action: Tensor) -> State:
         """STEP_S later, the vehicle having moved by `action`."""
-        moved = sources(rig.cells, rig.cells.ground + state.raised, action)
-        outside = (moved.abs().amax(-1) > 1).float().unsqueeze(2)
+        moved, outside = sources(rig.cells, rig.cells.ground + state.raised, action)
         carried_latents = sample(state.latents, moved)
         place = self.place(self._rays(rig)).expand_as(carried_latents)
         told = torch.cat([carried_latents, place + self._felt(action), outside], 2)
@@ -174,14 +174,14 @@ class WorldModel(nn.Module):
     def _carry(self, rig: View, carried: Tensor, sight: _Sight, action: Tensor) -> Tensor:
         """Pixels moved to where they are seen, painted over where need be ("over" of Porter and Duff, 1984)."""
         raised, drift, share, paint = (_doubled(field) for field in sight)
-        moved = sources(rig.pixels, rig.pixels.ground + raised, action) + drift.permute(0, 1, 3, 4, 2)
+        moved, _ = sources(rig.pixels, rig.pixels.ground + raised, action, drift)
         places, kept, painted = sample(carried, moved).split((2, 1, 3), 2)
         return torch.cat([places, kept * (1 - share), painted * (1 - share) + paint * share], 2)
 
     def _encode(self, rig: View, before: Tensor, now: Tensor, action: Tensor) -> Tensor:
         """What stands on the road is where the picture before, moved as flat road moves, differs from this one."""
         flat = rig.pixels.ground.expand(len(now), -1, -1, -1, -1)
-        aligned = sample(before, sources(rig.pixels, flat, action))
+        aligned = sample(before, sources(rig.pixels, flat, action)[0])
         ground = flat * 4
         seen = torch.cat([(now - 0.5) * 4, (now - aligned) * 8, ground], 2)
         features = self.eye(seen.flatten(0, 1)).unflatten(0, now.shape[:2])

@@ -51,7 +51,7 @@ class Size:
 
 def full() -> Size:
     """Minutes a seed."""
-    return Size(recipes.default(), 48, 220, EpisodeRecipe())
+    return Size(recipes.default(), 40, 200, EpisodeRecipe())
 
 
 def cut() -> Size:

@@ -22,9 +22,10 @@ SEEDS = st.integers(0, 2**31)
 def test_without_an_action_everything_is_where_it_was(name: str, seed: int) -> None:
     seen = eyes(RIGS[name], 4)
     nearness = torch.rand(2, *seen.ground.shape, generator=torch.Generator().manual_seed(seed))
-    found = sources(seen, nearness, torch.zeros(2, 2))
-    own = identity(*seen.ground.shape[-2:]).permute(1, 2, 0)
+    found, outside = sources(seen, nearness, torch.zeros(2, 2))
+    own = identity(len(seen.ground), *seen.ground.shape[-2:]).permute(0, 2, 3, 1)
     torch.testing.assert_close(found, own.expand_as(found), atol=1e-4, rtol=0)
+    assert outside.max() == 0
 
 
 @given(RIG_NAMES, SEEDS, st.floats(0, 30), st.floats(-0.9, 0.9))

@@ -29,9 +29,8 @@ SHORT = DreamTraining(TrainingConfig(steps=4, batch=2, warmup_steps=1), ((0.5, 1
 LEVEL = Rig("level", (Camera("front", 96, 48, 1.2, 1.8, 0.0, 1.5),))
 
 
-def place_of(rig: Rig, point_m: tuple[float, float, float]) -> np.ndarray:
-    """Where the first camera shows a point of the vehicle's frame, in half pictures: the pinhole, written out."""
-    camera = rig.cameras[0]
+def place_of(camera: Camera, point_m: tuple[float, float, float]) -> np.ndarray:
+    """Where a camera shows a point of the vehicle's frame, in half pictures: the pinhole, written out."""
     x, y, z = camera.rotation.T @ (np.array(point_m) - [camera.x_m, camera.y_m, camera.z_m])
     return np.array(
         [-y / x * camera.focal_px / (camera.width_px / 2), -z / x * camera.focal_px / (camera.height_px / 2)]
@@ -52,9 +51,11 @@ def test_a_point_is_looked_up_where_it_was(rig: Rig, speed: float, yaw_rate: flo
     moved = (radius * sin, radius * (1 - cos)) if angle else (way, 0.0)
     before = (cos * point[0] - sin * point[1] + moved[0], sin * point[0] + cos * point[1] + moved[1], point[2])
     nearness = torch.full((1, 1, 1, 48, 96), 1 / 9.0)
-    found = sources(seen, nearness, torch.tensor([[speed, yaw_rate]]))[0, 0, row, column].numpy()
+    places, outside = sources(seen, nearness, torch.tensor([[speed, yaw_rate]]))
+    found = places[0, 0, row, column].numpy()
+    assert outside[0, 0, 0, row, column] == 0
     # A chord as long as its arc: 0.1 mm at these turns.
-    np.testing.assert_allclose(found, place_of(rig, before), atol=2e-4)
+    np.testing.assert_allclose(found, place_of(rig.cameras[0], before), atol=2e-4)
 
 
 def test_the_flat_road_is_known_from_the_rays() -> None:
@@ -76,9 +77,34 @@ def test_any_rig_is_dreamt_by_one_model_and_nothing_moves_in_a_still_world(rig: 
 
 
 def test_looking_up_every_pixel_at_its_own_place_changes_nothing() -> None:
-    picture = torch.rand(2, 3, 12, 20)
-    places = identity(12, 20).permute(1, 2, 0).expand(2, 12, 20, 2)
+    picture = torch.rand(2, 3, 4, 12, 20)
+    places = identity(3, 12, 20).permute(0, 2, 3, 1).expand(2, 3, 12, 20, 2)
     torch.testing.assert_close(sample(picture, places), picture)
+
+
+def test_what_comes_into_view_is_looked_up_in_the_camera_that_saw_it() -> None:
+    seen, turn = eyes(THREE_CAMERAS, 1), 0.2
+    far = torch.zeros(1, 3, 1, 48, 96)
+    places, outside = sources(seen, far, torch.tensor([[0.0, turn / 0.1]]))
+    row, column = 20, 3
+    ray = THREE_CAMERAS.rays(1)[1, row * 96 + column, :3].astype(float)
+    before = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]) @ ray
+    left, front, _ = THREE_CAMERAS.cameras
+    assert place_of(front, tuple(1e6 * before))[0] < -1, "the front camera did not see it"
+    x, y = place_of(left, tuple(1e6 * before))
+    np.testing.assert_allclose(places[0, 1, row, column], [(x - 2) / 3, y], atol=1e-3)
+    assert outside[0, 1, 0, row, column] == 0
+    assert outside[0, 0, 0, row, 2] == 1, "left of the left camera nobody looked"
+    assert -1 < places[0, 0, row, 2, 0] < -0.98, "there its own border is taken"
+
+
+def test_a_camera_behind_is_not_asked_for_what_is_ahead() -> None:
+    _, outside = sources(eyes(DELIVERY_ROBOT, 4), torch.zeros(1, 4, 1, 12, 24), torch.zeros(1, 2))
+    assert outside.max() == 0
+    front_and_rear = Rig("two", (DELIVERY_ROBOT.cameras[0], DELIVERY_ROBOT.cameras[3]))
+    places, outside = sources(eyes(front_and_rear, 4), torch.zeros(1, 2, 1, 12, 24), torch.tensor([[0.0, 3.0]]))
+    assert outside[0, 0, 0, :, 0].min() == 1
+    assert places[0, 0, ..., 0].max() < 0, "all in the picture of the front camera"
 
 
 def trained(seed: int = 3, sequences: Sequences | None = None, config: DreamTraining = SHORT) -> WorldModel:
@@ -98,12 +124,17 @@ def test_a_dream_is_the_same_in_one_go_step_by_step_and_alone() -> None:
     np.testing.assert_array_equal(shorter, whole[:, :3])
 
 
-def test_a_camera_is_dreamt_alike_whichever_others_there_are() -> None:
-    model, real = trained(), some_sequences(2, 5, THREE_CAMERAS)
-    whole = dreamt(model, THREE_CAMERAS, real)
-    front = Rig("front", THREE_CAMERAS.cameras[1:2])
-    alone = dreamt(model, front, Sequences(real.images[:, :, 1:2], real.actions))
-    assert np.abs(alone[:, :, 0].astype(int) - whole[:, :, 1]).max() <= 1
+def test_a_camera_sees_in_a_dream_what_its_neighbour_saw() -> None:
+    real = still_sequences(1, 5)
+    colours = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], np.uint8)
+    images = np.broadcast_to(colours[:, None, None], real.images.shape).copy()
+    turning = Sequences(images, np.broadcast_to(np.float32([0, 3.0]), real.actions.shape).copy())
+    model = initial_world(SMALL, 0)
+    front = dreamt(model, THREE_CAMERAS, turning)[0, -1, 1]
+    assert front[20, 2, 0] > 150, "red comes in from the left"
+    assert front[20, -2, 1] > 150, "what was in the middle goes to the right"
+    alone = dreamt(model, Rig("front", THREE_CAMERAS.cameras[1:2]), Sequences(images[:, :, 1:2], turning.actions))
+    assert alone[0, -1, 0, 20, 2, 0] < 60
 
 
 def test_training_repeats_itself_and_depends_on_the_seed() -> None:
