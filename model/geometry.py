@@ -77,8 +77,8 @@ def sources(seen: Eyes, nearness: Tensor, action: Tensor, drift: Tensor | None =
 
 
 def _projected(seen: Eyes, nearness: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each camera's points in each of the J = C cameras: places in that one's picture, -1..1 both ways, [B, C, J,
-    h * w, 2], and how far along its view in units of the distance, [B, C, J, h * w]."""
+    """Of each camera's points in each of the J = C cameras: places in its picture, -1..1 both ways, [B, C, J, h * w,
+    2], and how far along its view in units of the distance, [B, C, J, h * w]."""
     turned, lever = _motion(seen, action)
     points = turned @ seen.rays[:, None] + nearness.flatten(3).unsqueeze(2) * lever
     ahead, left, up = points.unbind(-2)

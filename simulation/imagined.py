@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.policy import PLAN_PERIOD_S, Observation, Policy
+from model.policy import PLAN_PERIOD_S, Memory, Observation, Plan, Policy, frames_seen
 from simulation.arrays import Floats, Images
 from simulation.dynamics import Motion, advance, control
 from simulation.world import PHYSICS_S, World
@@ -35,10 +35,10 @@ class Imagined:
 def imagine(policy: Policy, dream: Dream, first: Observation, motion: Motion, plans: int) -> Imagined:
     """Drives `plans` plans of PLAN_PERIOD_S in a dream that has begun with `first`; the route command stays.
     `motion` is not changed. Raises what the dream raises."""
-    moving, seen = _copied(motion), first
+    moving, seen, planner = _copied(motion), first, _Planner(policy)
     images, places = [], []
     for _ in range(plans):
-        accel, curvature = control(policy.plan(seen).best, moving.speed, moving.curvature)
+        accel, curvature = control(planner.plan(seen).best, moving.speed, moving.curvature)
         for _ in range(round(PLAN_PERIOD_S / PHYSICS_S)):
             heading = moving.heading
             metres = advance(moving, accel, curvature, PHYSICS_S)
@@ -57,13 +57,25 @@ def imagine(policy: Policy, dream: Dream, first: Observation, motion: Motion, pl
 def driven(policy: Policy, world: World, plans: int) -> Imagined:
     """The same in the world itself, which goes on by so much. Raises RuntimeError for a world without cameras."""
     start = _copied(world.motion)
-    images, places, seen = [], [], world.observe()
+    images, places, seen, planner = [], [], world.observe(), _Planner(policy)
     for _ in range(plans):
-        world.step(policy.plan(seen).best)
+        world.step(planner.plan(seen).best)
         seen = world.observe()
         images.append(seen.images)
         places.append(_from(start, world.motion))
     return Imagined(np.stack(images), np.stack(places, 1))
+
+
+class _Planner:
+    """A policy that is shown the past it wants, from its first plan on."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy, self._memory, self._plans = policy, Memory(), 0
+
+    def plan(self, seen: Observation) -> Plan:
+        time_ns = round(self._plans * PLAN_PERIOD_S * 1e9)
+        self._plans += 1
+        return self._policy.plan(self._memory.recall(seen, time_ns, frames_seen(self._policy)))
 
 
 def _copied(motion: Motion) -> Motion:

@@ -155,6 +155,28 @@ def test_a_policy_in_a_perfect_dream_drives_as_in_the_simulation() -> None:
     assert (first.command == FOLLOW).any()
 
 
+class Remembering(Bright):
+    """Wants three instants, and notes how many it was shown."""
+
+    history = 3
+
+    def __init__(self) -> None:
+        self.shown = list[int]()
+
+    def plan(self, observation: Observation) -> Plan:
+        self.shown.append(1 + len(observation.past))
+        return super().plan(observation)
+
+
+def test_a_policy_that_remembers_is_shown_its_past_in_a_dream_too() -> None:
+    with World(SCENES, DASHCAM) as world:
+        first, motion = world.observe(), _copy(world.motion)
+        one, two = Remembering(), Remembering()
+        real = driven(one, world, 4)
+    imagine(two, Replayed(real.images), first, motion, 4)
+    assert one.shown == two.shown == [1, 2, 3, 3]
+
+
 def test_what_is_dreamt_decides_where_the_policy_goes() -> None:
     with World(SCENES, DASHCAM) as world:
         first, motion = world.observe(), _copy(world.motion)
