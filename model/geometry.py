@@ -77,8 +77,8 @@ def sources(seen: Eyes, nearness: Tensor, action: Tensor, drift: Tensor | None =
 
 
 def _projected(seen: Eyes, nearness: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each camera's points in each of the J = C cameras: places in its picture, -1..1 both ways, [B, C, J, h * w,
-    2], and how far along its view in units of the distance, [B, C, J, h * w]."""
+    """Of each camera's points in each of the J = C cameras: places in its picture, -1..1 both ways,
+    [B, C, J, h * w, 2], and how far along its view in units of the distance, [B, C, J, h * w]."""
     turned, lever = _motion(seen, action)
     points = turned @ seen.rays[:, None] + nearness.flatten(3).unsqueeze(2) * lever
     ahead, left, up = points.unbind(-2)
@@ -107,8 +107,8 @@ def identity(cameras: int, height: int, width: int) -> Tensor:
 
 
 def sample(fields: Tensor, places: Tensor) -> Tensor:
-    """Fields [B, C, K, H, W] of C cameras looked up at places [B, C, h, w, 2], bilinear: [B, C, K, h, w]; outside is
-    what is at the border."""
+    """Fields [B, C, K, H, W] of C cameras looked up at places [B, C, h, w, 2], bilinear: [B, C, K, h, w]; outside
+    is what is at the border."""
     beside = fields.permute(0, 2, 3, 1, 4).flatten(3)
     found = F.grid_sample(beside, places.flatten(1, 2), "bilinear", "border", align_corners=False)
     return found.unflatten(2, places.shape[1:3]).movedim(2, 1)
