@@ -26,7 +26,7 @@ from simulation.drives import Drives, drive_on, empty_drives
 from simulation.edits import EDITS, edited
 from simulation.manoeuvres import EXPERT, Part, parts, steering
 from simulation.scenarios import SCENARIOS, Scene, UnknownName, condition, drawn, scene_seed
-from simulation.world import World
+from simulation.world import AMID_M, World
 
 ENLARGED = 3
 EVERY = 2
@@ -37,6 +37,10 @@ SHOWN = 4
 """Instants in the picture."""
 TOLD = 10
 """Steps from one figure that is told to the next."""
+
+
+class TooEarly(ValueError):
+    """An edit where the drive has hardly begun: says how far it must be under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,11 @@ class Dreamt:
 
 
 def run_dream(asked: Asked, model: Path, out: Path, *, samples: bool, quick: bool, as_json: bool) -> None:
-    """The command. Raises UnknownName, BadManoeuvre, BadCheckpoint, BadSamples and OSError."""
+    """The command. Raises UnknownName, BadManoeuvre, TooEarly, BadCheckpoint, BadSamples and OSError."""
     plan, rig, scene = parts(asked.what_if, asked.seconds), _rig(asked.rig), _scene(asked)
     out.mkdir(parents=True, exist_ok=True)
     with Watcher(quiet=as_json) as watch:
-        world_model = recipes.kept(model, (recipes.quick if quick else recipes.default)(), rig, asked.seed, watch)
+        world_model = recipes.kept(model, (recipes.quick if quick else recipes.default)(), watch)
         watch("simulation", 0, 1, asked.scenario)
         twin = simulated(scene, rig, asked, plan)
         images = dreamt(world_model, rig, twin, watch)
@@ -169,15 +173,22 @@ def _scene(asked: Asked) -> Scene:
         return scene
     if asked.edit not in EDITS:
         raise UnknownName(f"unknown edit {asked.edit!r}; known: {', '.join(EDITS)}")
-    return edited(scene, asked.edit, _reached_m(scene, asked.at_s) + EDITS[asked.edit].ahead_m)
+    return edited(scene, asked.edit, _place_m(scene, asked))
 
 
-def _reached_m(scene: Scene, at_s: float) -> float:
-    """Where on the road the front bumper is then."""
+def _place_m(scene: Scene, asked: Asked) -> float:
+    """Where along the road the edit is: before the vehicle when the dream begins. Raises TooEarly."""
     world = World([scene], None)
-    while world.time_s < at_s - 1e-6:
+    start_m = float(world.s[0])
+    while world.time_s < asked.at_s - 1e-6:
         world.step(world.expert().trajectory, STEP_S)
-    return float(world.front_s[0])
+    place_m = float(world.front_s[0]) + EDITS[asked.edit].ahead_m
+    if place_m - start_m < AMID_M:
+        raise TooEarly(
+            f"with --at {asked.at_s:g} the edit {asked.edit!r} would be {place_m - start_m:.0f} m from where the "
+            f"drive starts, and nothing happens within {AMID_M:g} m: use a later --at, or another --seed"
+        )
+    return place_m
 
 
 def _word(what_if: str) -> str:

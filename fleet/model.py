@@ -43,8 +43,12 @@ def dream(
     ] = 9,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same scene.")] = 1,
     model: Annotated[
-        Path, typer.Option(help="World model; one that is not there is trained first (minutes) and kept.")
-    ] = Path("runs/model/world.safetensors"),
+        Path | None,
+        typer.Option(
+            help="World model; one that is not there is trained first (minutes) and kept.  "
+            "[default: runs/model/world.safetensors; quick: world-quick.safetensors]"
+        ),
+    ] = None,
     rig: Annotated[str, typer.Option(help="Cameras to dream through.")] = "three-96x48",
     samples: Annotated[
         bool, typer.Option("--samples", help="Also write what to learn from it: pictures, and how to correct.")
@@ -66,7 +70,7 @@ def dream(
 
     run_dream(
         Asked(scenario, what_if, edit, seconds, at, seed, rig),
-        model,
+        model or Path("runs/model") / ("world-quick.safetensors" if quick else "world.safetensors"),
         out,
         samples=samples,
         quick=quick,

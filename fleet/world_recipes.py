@@ -9,7 +9,7 @@ from pathlib import Path
 from fleet.console import Watcher
 from model.config import TrainingConfig
 from model.dream_training import DreamTraining, train_world
-from model.rig import Rig
+from model.rig import THREE_CAMERAS, Rig
 from model.sequences import Sequences
 from model.world_file import load_world, save_world
 from model.world_model import WorldConfig, WorldModel
@@ -24,6 +24,8 @@ MIX: Mapping[str, float] = {
     name: weight / sum(mix.values()) for mix in (PLAIN, RICH) for name, weight in mix.items()
 }
 """Half of the drives in plain worlds, half in rich ones. Broken cameras show no world to be learnt."""
+SEED = 1
+"""Of a model that is made because there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,14 @@ def trained(recipe: WorldRecipe, drives: Drives, rig: Rig, seed: int, watch: Wat
     return train_world(sequences(drives), rig, recipe.network, recipe.training, seed=seed, progress=progress)
 
 
-def kept(path: Path, recipe: WorldRecipe, rig: Rig, seed: int, watch: Watcher) -> WorldModel:
-    """The model of a file; where there is none, one is made and kept there. Raises BadCheckpoint, OSError."""
+def kept(path: Path, recipe: WorldRecipe, watch: Watcher) -> WorldModel:
+    """The model of a file; where there is none, one is made and kept there: of three cameras, for any rig. Raises
+    BadCheckpoint, OSError."""
     if path.exists():
         return load_world(path)
     watch.say(f"no world model at {path}: training one, once")
-    model = trained(recipe, recorded(recipe, rig, "train", seed, watch), rig, seed, watch)
+    drives = recorded(recipe, THREE_CAMERAS, "train", SEED, watch)
+    model = trained(recipe, drives, THREE_CAMERAS, SEED, watch)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_world(model, path)
     return model

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fleet.benchmarks.world_model import CONTENDERS, GRIPS, _obeyed, assess, run_seed
+from fleet.benchmarks.world_model import CONTENDERS, GRIPS, OTHER_RIGS, _obeyed, assess, run_seed
 
 
 def row(own: list[float], last: float = 100.0, flow: float = 90.0) -> dict[str, Any]:
@@ -16,8 +16,10 @@ def row(own: list[float], last: float = 100.0, flow: float = 90.0) -> dict[str, 
     errors = dict(zip(CONTENDERS, (own, [last] * steps, [flow] * steps), strict=True))
     told = {"correlation": 0.9, "slope": 1.0, "error": 0.1}
     apart = {"apart_m": 0.1, "aside_m": 0.05, "driven_m": 8.0}
+    pixels = {n: {"mse": e, "psnr": [20.0] * steps, "ssim": [0.5] * steps} for n, e in errors.items()}
     return {
-        "pixels": {n: {"mse": e, "psnr": [20.0] * steps, "ssim": [0.5] * steps} for n, e in errors.items()},
+        "pixels": pixels,
+        "rigs": dict.fromkeys(OTHER_RIGS, pixels),
         "latents": {n: [0.1] * steps for n in CONTENDERS[:2]},
         "actions": {grip: {"speed": told, "yaw_rate": told} for grip in GRIPS},
         "episodes": dict.fromkeys(CONTENDERS[:2], apart),

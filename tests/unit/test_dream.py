@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fleet.dream import CORRECTABLE_M, Asked, bad_dream, run_dream
+from fleet.dream import CORRECTABLE_M, Asked, TooEarly, bad_dream, run_dream
 from jobs.samples import open_file
 from model.checkpoint import BadCheckpoint
 from model.config import NetworkConfig, TrainingConfig
@@ -78,9 +78,10 @@ def test_a_dream_repeats_itself(model: Path, tmp_path: Path, capsys: pytest.Capt
         ({"edit": "dragon"}, UnknownName, "oncoming"),
         ({"rig": "periscope"}, UnknownName, "dashcam-1"),
         ({"what_if": "fly"}, BadManoeuvre, "swerve-left"),
+        ({"edit": "door"}, TooEarly, "later --at"),
     ],
 )
-def test_unknown_words_are_named(
+def test_words_that_cannot_be_dreamt_are_named(
     model: Path, tmp_path: Path, changes: dict[str, object], error: type[Exception], told: str
 ) -> None:
     with pytest.raises(error, match=told):

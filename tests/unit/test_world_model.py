@@ -128,7 +128,7 @@ def test_a_camera_sees_in_a_dream_what_its_neighbour_saw() -> None:
     real = still_sequences(1, 5)
     colours = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], np.uint8)
     images = np.broadcast_to(colours[:, None, None], real.images.shape).copy()
-    turning = Sequences(images, np.broadcast_to(np.float32([0, 3.0]), real.actions.shape).copy())
+    turning = Sequences(images, np.zeros_like(real.actions) + np.array([0, 3], np.float32))
     model = initial_world(SMALL, 0)
     front = dreamt(model, THREE_CAMERAS, turning)[0, -1, 1]
     assert front[20, 2, 0] > 150, "red comes in from the left"
@@ -181,11 +181,12 @@ def test_a_texture_that_slides_is_flowed_on_and_a_still_one_stays() -> None:
 
 def test_motion_is_read_from_what_shows_it() -> None:
     real = some_sequences(24, 6)
-    net = train_odometry(real, 80, seed=1)
+    net = train_odometry(real, 50, seed=1)
     read = read_motion(net, real.images)
     assert read.shape == real.actions.shape
     assert np.corrcoef(read[..., 0].ravel(), real.actions[..., 0].ravel())[0, 1] > 0.5
-    np.testing.assert_array_equal(read, read_motion(train_odometry(real, 80, seed=1), real.images))
+    one, two = (read_motion(train_odometry(real, 2, seed=1), real.images) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
     with pytest.raises(BadSequences, match="two pictures"):
         read_motion(net, real.images[:, :1])
 
