@@ -1,10 +1,11 @@
 """How the vehicle moved, read from two pictures: what tells whether a dream obeys the actions it was given.
 
-It is trained on real pictures alone, and knows nothing of the geometry that the world model is built on."""
+Motions are tried: how badly would each explain the second picture from the first if all were flat road? A small
+network, trained on real pictures alone, reads the motion from these errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import torch
@@ -12,65 +13,68 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.network import SPEED_UNIT_MPS, YAW_RATE_UNIT_RADPS
+from model.geometry import Eyes, eyes, sample, sources
+from model.rig import Rig
 from model.sequences import BadSequences, Sequences, check
 
-BATCH, PEAK_RATE, LARGEST_BATCH = 64, 2e-3, 256
-UNITS = (SPEED_UNIT_MPS, YAW_RATE_UNIT_RADPS / 5)
-"""Of what is learnt: both vary by about one."""
+SHRUNK = 2
+"""Pictures are compared at a half of their size: less noise, and less to do."""
+SPEEDS_MPS = tuple(1.5 * k for k in range(12))
+YAW_RATES_RADPS = tuple(0.15 * k for k in range(-4, 5))
+UNITS = (5.0, 0.2)
+"""Of what is learnt, m/s and rad/s: both vary by about one."""
+STEPS, BATCH, PEAK_RATE, AT_ONCE = 600, 128, 3e-3, 32
 
 
 class Odometry(nn.Module):
-    """Two pictures of C cameras -> motion between them; made for one rig."""
+    """Pictures of one rig -> motion."""
 
-    def __init__(self, cameras: int, height_px: int, width_px: int, width: int = 24) -> None:
+    def __init__(self, rig: Rig) -> None:
         super().__init__()
-        self.look = nn.Sequential(
-            nn.Conv2d(6, width, 6, stride=4, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
-            nn.ReLU(),
-        )
-        cells = -(-height_px // 16) * -(-width_px // 16)
+        self._seen = eyes(rig, SHRUNK)
+        tried = torch.tensor(list(product(SPEEDS_MPS, YAW_RATES_RADPS)))
+        self._places = [_places(self._seen, action) for action in tried]
+        errors = len(tried) * len(rig.cameras)
         self.tell = nn.Sequential(
-            nn.Linear(cameras * cells * 2 * width, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 2)
+            nn.LayerNorm(errors), nn.Linear(errors, 96), nn.ReLU(), nn.Dropout(0.1), nn.Linear(96, 2)
         )
 
-    def forward(self, before: Tensor, now: Tensor) -> Tensor:
-        """Motion in UNITS [B, 2] from pictures [B, C, H, W, 3], uint8."""
-        pair = torch.cat([before, now], -1).movedim(-1, 2).float() / 64 - 2
-        change = torch.cat([pair[:, :, 3:], (pair[:, :, 3:] - pair[:, :, :3]) * 2], 2)
-        seen = self.look(change.flatten(0, 1)).flatten(1).unflatten(0, before.shape[:2])
-        out: Tensor = self.tell(seen.flatten(1))
-        return out
+    def errors(self, before: Tensor, now: Tensor) -> Tensor:
+        """Of each motion that is tried and each camera, on a log scale, [B, E], from pictures [B, C, H, W, 3]."""
+        first, second = (_shrunk(picture) for picture in (before, now))
+        road = (self._seen.ground > 0).float()
+        out = []
+        for places, outside in self._places:
+            there = road * (1 - outside)
+            wrong = (sample(first, places.expand(len(now), -1, -1, -1, -1)) - second).abs() * there
+            out.append(wrong.sum((2, 3, 4)) / (there.sum((1, 2, 3)) + 1))
+        return torch.log(torch.stack(out, 1).flatten(1) + 0.5)
+
+    def forward(self, errors: Tensor) -> Tensor:
+        """Motion in UNITS, [B, 2]."""
+        told: Tensor = self.tell(errors)
+        return told
 
 
-def train_odometry(
-    sequences: Sequences, steps: int, seed: int, progress: Callable[[int, int], None] | None = None
-) -> Odometry:
-    """Learns from pairs of real pictures. Deterministic. Raises BadSequences."""
+def train_odometry(sequences: Sequences, rig: Rig, pairs: int, seed: int) -> Odometry:
+    """Learns from so many pairs of real pictures. Deterministic. Raises BadSequences."""
     check(sequences)
-    _, _, cameras, height, width, _ = sequences.images.shape
+    rng = np.random.default_rng([seed, 5])
+    drawn = sequences.draw(pairs, 2, list(range(len(rig.cameras))), rng)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = Odometry(cameras, height, width).train()
+        net = Odometry(rig).train()
+        errors = _read(net, drawn.images)
+        wanted = torch.from_numpy((drawn.actions[:, 0] / np.array(UNITS)).astype(np.float32))
         optimizer = torch.optim.AdamW(net.parameters(), PEAK_RATE, weight_decay=0.05)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps)
-        for step in range(steps):
-            rng = np.random.default_rng([seed, step, 5])
-            pairs = sequences.draw(BATCH, 2, list(range(cameras)), rng)
-            images = torch.from_numpy(pairs.images)
-            loss = F.smooth_l1_loss(net(images[:, 0], images[:, 1]), _scaled(pairs.actions[:, 0]))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=STEPS)
+        for _ in range(STEPS):
+            rows = torch.from_numpy(rng.integers(pairs, size=BATCH))
+            loss = F.smooth_l1_loss(net(errors[rows]), wanted[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            if progress:
-                progress(step + 1, steps)
     return net.eval()
 
 
@@ -79,16 +83,29 @@ def read_motion(net: Odometry, images: NDArray[np.uint8]) -> NDArray[np.float64]
     for fewer than two pictures."""
     if images.ndim != 6 or images.shape[1] < 2:
         raise BadSequences(f"motion is read from two pictures or more, not from {list(images.shape)}")
-    seen = torch.from_numpy(images)
-    before, now = seen[:, :-1].flatten(0, 1), seen[:, 1:].flatten(0, 1)
+    pairs = np.stack([images[:, :-1], images[:, 1:]], 2)
     with torch.inference_mode():
-        parts = [
-            net(before[at : at + LARGEST_BATCH], now[at : at + LARGEST_BATCH])
-            for at in range(0, len(now), LARGEST_BATCH)
-        ]
-    motion = torch.cat(parts).double().numpy() * UNITS
-    return np.asarray(motion.reshape(len(images), -1, 2))
+        motion = net(_read(net, pairs.reshape(-1, *pairs.shape[2:]))).double().numpy()
+    return np.asarray((motion * UNITS).reshape(len(images), -1, 2))
 
 
-def _scaled(actions: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy((actions / np.array(UNITS)).astype(np.float32))
+def _read(net: Odometry, pairs: NDArray[np.uint8]) -> Tensor:
+    """Errors of pairs of pictures [N, 2, C, H, W, 3], a few at a time."""
+    parts = []
+    with torch.no_grad():
+        for at in range(0, len(pairs), AT_ONCE):
+            some = torch.from_numpy(np.ascontiguousarray(pairs[at : at + AT_ONCE]))
+            parts.append(net.errors(some[:, 0], some[:, 1]))
+    return torch.cat(parts)
+
+
+def _places(seen: Eyes, action: Tensor) -> tuple[Tensor, Tensor]:
+    """Where flat road was before that motion, [1, C, h, w, 2], and what was outside, [C, 1, h, w]."""
+    places, outside = sources(seen, seen.ground[None], action[None])
+    return places, outside[0]
+
+
+def _shrunk(pictures: Tensor) -> Tensor:
+    """Grey and small, [B, C, 1, h, w], in grey levels."""
+    grey = pictures.float().mean(-1)
+    return F.avg_pool2d(grey, SHRUNK).unsqueeze(2)
