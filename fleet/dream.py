@@ -23,7 +23,7 @@ from model.rig import RIGS, Rig
 from model.sequences import CONTEXT, STEP_S
 from model.world_model import WorldModel
 from simulation.drives import Drives, drive_on, empty_drives
-from simulation.edits import EDITS, edited
+from simulation.edits import EDITS, WAITED_S, edited, shows
 from simulation.manoeuvres import EXPERT, Part, parts, steering
 from simulation.scenarios import SCENARIOS, Scene, UnknownName, condition, drawn, scene_seed
 from simulation.world import AMID_M, World
@@ -82,7 +82,7 @@ def run_dream(asked: Asked, model: Path, out: Path, *, samples: bool, quick: boo
     with Watcher(quiet=as_json) as watch:
         world_model = recipes.kept(model, (recipes.quick if quick else recipes.default)(), watch)
         watch("simulation", 0, 1, asked.scenario)
-        twin = simulated(scene, rig, asked, plan)
+        twin, from_s = simulated(scene, rig, asked, plan)
         images = dreamt(world_model, rig, twin, watch)
         name = "-".join(p for p in (asked.scenario, asked.edit, _word(asked.what_if)) if p)
         watch("video", 0, 1, f"{name}.mp4")
@@ -96,7 +96,7 @@ def run_dream(asked: Asked, model: Path, out: Path, *, samples: bool, quick: boo
         region=scene.region.name,
         what_if=asked.what_if,
         edit=asked.edit,
-        from_s=asked.at_s,
+        from_s=round(from_s, 1),
         seconds=len(images) * STEP_S,
         psnr_db={f"{(k + 1) * STEP_S:.1f}": round(float(error[k]), 2) for k in _milestones(len(images))},
         picture=f"{name}.png",
@@ -107,17 +107,24 @@ def run_dream(asked: Asked, model: Path, out: Path, *, samples: bool, quick: boo
     typer.echo(json.dumps(asdict(told)) if as_json else _told(told, out))
 
 
-def simulated(scene: Scene, rig: Rig, asked: Asked, plan: Sequence[Part]) -> Drives:
+def simulated(scene: Scene, rig: Rig, asked: Asked, plan: Sequence[Part]) -> tuple[Drives, float]:
     """One drive: CONTEXT real pictures, then what the simulation gives under the asked manoeuvres. Its motion is
-    what the vehicle's dynamics make of them, and is what the dream is told."""
+    what the vehicle's dynamics make of them, and is what the dream is told. Also tells when the
+    dream begins."""
     steps = max(round(asked.seconds / STEP_S), 1)
-    begin_s = asked.at_s - STEP_S
     out = empty_drives(1, CONTEXT + steps, rig)
     with World([scene], rig) as world:
-        while world.time_s < begin_s - 1e-6:
+        while not _begins(world, asked):
             world.step(world.expert().trajectory, STEP_S)
+        from_s = world.time_s + STEP_S
         drive_on(world, steering([Part(EXPERT, STEP_S), *plan], world.time_s), out)
-    return out
+    return out, from_s
+
+
+def _begins(world: World, asked: Asked) -> bool:
+    """Whether it is time: at once, or where who was put into the vehicle's way shows."""
+    late_s = world.time_s + STEP_S - asked.at_s
+    return late_s > -1e-6 and (not asked.edit or late_s > WAITED_S or shows(world, asked.edit))
 
 
 def dreamt(model: WorldModel, rig: Rig, twin: Drives, watch: Watcher) -> NDArray[np.uint8]:
@@ -177,12 +184,12 @@ def _scene(asked: Asked) -> Scene:
 
 
 def _place_m(scene: Scene, asked: Asked) -> float:
-    """Where along the road the edit is: before the vehicle when the dream begins. Raises TooEarly."""
+    """Where along the road the edit is: a little ahead of the vehicle at the time asked for. Raises TooEarly."""
     world = World([scene], None)
     start_m = float(world.s[0])
     while world.time_s < asked.at_s - 1e-6:
         world.step(world.expert().trajectory, STEP_S)
-    place_m = float(world.front_s[0]) + EDITS[asked.edit].ahead_m
+    place_m = float(world.front_s[0]) + EDITS[asked.edit].shows_m
     if place_m - start_m < AMID_M:
         raise TooEarly(
             f"with --at {asked.at_s:g} the edit {asked.edit!r} would be {place_m - start_m:.0f} m from where the "

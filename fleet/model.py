@@ -39,7 +39,10 @@ def dream(
     ] = "",
     seconds: Annotated[float, typer.Option(min=0.2, max=30, help="Length of the dream.")] = 3.0,
     at: Annotated[
-        float, typer.Option("--at", min=0.1, max=120, help="The dream begins here, in s of the drive.")
+        float,
+        typer.Option(
+            "--at", min=0.1, max=120, help="The dream begins here, in s of the drive; with --edit, when it shows."
+        ),
     ] = 9,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same scene.")] = 1,
     model: Annotated[

@@ -230,14 +230,15 @@ def _actions(rows: Sequence[Row]) -> str:
 
 
 def _episodes(rows: Sequence[Row]) -> str:
-    names = ("world model", "last picture")
-    lines = ["| the policy sees | apart at 1 s | sideways | driven |", "|---|---|---|---|"]
-    for name in names:
-        apart, aside, way = (_mean(rows, "episodes", name, key) for key in ("apart_m", "aside_m", "driven_m"))
-        lines.append(f"| {name} | {apart:.3f} m | {aside:.3f} m | {way:.1f} m |")
+    lines = ["| the policy sees | after | apart | sideways | of so far driven | and steered |", "|" + "---|" * 6]
+    for name in ("world model", "last picture"):
+        for after in rows[0]["episodes"][name]:
+            keys = ("apart_m", "aside_m", "driven_m", "steered_m")
+            apart, aside, way, steered = (_mean(rows, "episodes", name, after, key) for key in keys)
+            lines.append(f"| {name} | {after} | {apart:.3f} m | {aside:.3f} m | {way:.1f} m | {steered:.2f} m |")
     note = (
-        "One policy drives from one instant in the simulation and in a dream: how far apart the two are after "
-        "a second, means over held-out worlds."
+        "One policy drives from one instant, beside its way, in the simulation and in a dream: how far apart the "
+        "two are, means over held-out worlds."
     )
     return "\n".join([note, "", *lines])
 

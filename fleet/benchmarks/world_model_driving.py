@@ -21,14 +21,18 @@ from model.training import Hooks, train
 from model.world_model import WorldModel
 from simulation.arrays import Floats, Images
 from simulation.drives import Drives
+from simulation.episode import Perturbation, disturb_start
 from simulation.imagined import Dream, driven, imagine
 from simulation.scenarios import scenes
 from simulation.world import World
 
-PLANS = 5
-"""A second."""
+T = TypeVar("T", bound=np.generic)
+Apart = dict[str, dict[str, dict[str, float]]]
+PLANS = (5, 15)
+"""After one and three seconds."""
 BEFORE_S = 2.0
-"""The expert drives so long first."""
+"""The expert drives so long first; then the vehicle is put beside its way: the policy must look, and steer."""
+ASIDE = Perturbation(start_lateral_m=0.8, start_heading_rad=0.10, start_speed=(0.7, 1.1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +40,28 @@ class EpisodeRecipe:
     """The policy and where it drives."""
 
     worlds: int = 32
-    train_steps: int = 150
+    train_steps: int = 300
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(stem_width=16, width=48))
 
 
-def episodes(
-    model: WorldModel, drives: Drives, seed: int, recipe: EpisodeRecipe, watch: Watcher
-) -> dict[str, dict[str, float]]:
-    """What the policy sees -> how far the drive is from the simulated one after PLANS plans, means over worlds."""
+def episodes(model: WorldModel, drives: Drives, seed: int, recipe: EpisodeRecipe, watch: Watcher) -> Apart:
+    """What the policy sees -> after how long -> how far the drive is from the simulated one, means over worlds."""
     policy = _policy(drives, seed, recipe, watch)
     with World(scenes(MIX, recipe.worlds, seed + 1000, "heldout"), THREE_CAMERAS, seed) as world:
         while world.time_s < BEFORE_S - 1e-6:
             world.step(world.expert().trajectory)
+        disturb_start(world, ASIDE)
         pair, action = _context(world)
         now, start = world.observe(), world.motion
         dreamer = Dreamer(model, THREE_CAMERAS)
         dreamer.begin(pair, action)
         seen: dict[str, Dream] = {"world model": dreamer, "last picture": _Frozen(pair[:, 1])}
-        places = {name: imagine(policy, dream, now, start, PLANS).place_m for name, dream in seen.items()}
-        real = driven(policy, world, PLANS).place_m
-    return {name: _apart(place[:, -1], real[:, -1]) for name, place in places.items()}
-
-
-T = TypeVar("T", bound=np.generic)
+        places = {name: imagine(policy, dream, now, start, PLANS[-1]).place_m for name, dream in seen.items()}
+        real = driven(policy, world, PLANS[-1]).place_m
+    return {
+        name: {f"{n * PLAN_PERIOD_S:g} s": _apart(place[:, n - 1], real[:, n - 1]) for n in PLANS}
+        for name, place in places.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ def _apart(place: Floats, real: Floats) -> dict[str, float]:
         "apart_m": float(np.hypot(*off.T).mean()),
         "aside_m": float(np.abs(off[:, 1]).mean()),
         "driven_m": float(np.hypot(*real.T).mean()),
+        "steered_m": float(np.abs(real[:, 1]).mean()),
     }
 
 

@@ -15,7 +15,7 @@ def row(own: list[float], last: float = 100.0, flow: float = 90.0) -> dict[str, 
     steps = len(own)
     errors = dict(zip(CONTENDERS, (own, [last] * steps, [flow] * steps), strict=True))
     told = {"correlation": 0.9, "slope": 1.0, "error": 0.1}
-    apart = {"apart_m": 0.1, "aside_m": 0.05, "driven_m": 8.0}
+    apart = {"1 s": {"apart_m": 0.1, "aside_m": 0.05, "driven_m": 8.0, "steered_m": 0.3}}
     pixels = {n: {"mse": e, "psnr": [20.0] * steps, "ssim": [0.5] * steps} for n, e in errors.items()}
     return {
         "pixels": pixels,

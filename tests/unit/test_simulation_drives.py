@@ -11,7 +11,7 @@ from model.rig import DASHCAM
 from simulation.arrays import Images
 from simulation.drives import drive_on, empty_drives, record_drives
 from simulation.dynamics import Motion
-from simulation.edits import EDITS, edited
+from simulation.edits import EDITS, edited, shows
 from simulation.encounters import ENCOUNTERS
 from simulation.imagined import driven, imagine
 from simulation.manoeuvres import EXPERT, BadManoeuvre, Part, parts, steering
@@ -189,3 +189,17 @@ def test_what_is_dreamt_decides_where_the_policy_goes() -> None:
 
 def _copy(m: Motion) -> Motion:
     return Motion(m.x.copy(), m.y.copy(), m.heading.copy(), m.speed.copy(), m.accel.copy(), m.curvature.copy())
+
+
+def test_an_edit_shows_once_it_is_near() -> None:
+    with World([scene("base", 5)], None) as world:
+        assert not shows(world, "oncoming")
+        place_m = float(world.front_s[0]) + 90.0
+    world = World([edited(scene("base", 5), "oncoming", place_m)], None)
+    seen = []
+    for _ in range(120):
+        world.step(world.expert().trajectory)
+        seen.append(shows(world, "oncoming"))
+    assert not seen[0]
+    assert any(seen)
+    assert not seen[-1], "it has gone by"
