@@ -104,3 +104,63 @@ def _round(value: float) -> float:
 def _short(value: float) -> str:
     """Three digits at most."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Measured points, and the curve of a law through them; x above 0."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    curve: Sequence[tuple[float, float]]
+
+
+COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#9d755d")
+
+
+def law_chart(series: Sequence[Series], up: str, across: str) -> str:
+    """Values (up) over sizes (across, logarithmic): a dot for each measurement, a line for each curve."""
+    width, height, left, bottom = 620, 360, 60, 44
+    drawn = [point for one in series for point in (*one.points, *one.curve)]
+    low_x, high_x = min(x for x, _ in drawn), max(x for x, _ in drawn)
+    low_y, high_y = min(y for _, y in drawn), max(y for _, y in drawn)
+    margin = 0.05 * (high_y - low_y) or 1.0
+    low_y, high_y = low_y - margin, high_y + margin
+
+    def x(value: float) -> float:
+        return left + (width - left - 110) * math.log(value / low_x) / (math.log(high_x / low_x) or 1.0)
+
+    def y(value: float) -> float:
+        return height - bottom - (height - bottom - 14) * (value - low_y) / (high_y - low_y)
+
+    parts = [
+        f'<line class="grid" x1="{left}" x2="{width - 104}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>'
+        f'<text x="{left - 8}" y="{y(t) + 4:.1f}" text-anchor="end">{t:.3g}</text>'
+        for t in (low_y + (high_y - low_y) * k / 5 for k in range(1, 5))
+    ]
+    for size in sorted({x for one in series for x, _ in one.points}):
+        parts.append(f'<text x="{x(size):.1f}" y="{height - 26}" text-anchor="middle">{size:.0f}</text>')
+    parts.append(
+        f'<text x="{(left + width - 110) / 2}" y="{height - 8}" text-anchor="middle">{escape(across)}</text>'
+    )
+    for number, one in enumerate(series):
+        colour = COLOURS[number % len(COLOURS)]
+        path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in one.curve)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
+        parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3.5" fill="{colour}"/>' for a, b in one.points]
+        label_y = 24 + 18 * number
+        parts.append(f'<circle cx="{width - 84}" cy="{label_y - 4}" r="4" fill="{colour}"/>')
+        parts.append(f'<text x="{width - 74}" y="{label_y}">{escape(one.name)}</text>')
+    return _svg(width, height, up, parts)
+
+
+STANDALONE = (
+    "<style>text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}</style>"
+    "<rect width='100%' height='100%' fill='white'/>"
+)
+
+
+def standalone(chart: str) -> str:
+    """A chart as a file of its own: on white, in a browser's own font."""
+    named = chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return named.replace("</title>", f"</title>{STANDALONE}", 1)

@@ -94,7 +94,9 @@ def vehicle(
 
 @app.command(epilog="Examples:  fleet benchmark flywheel  |  fleet benchmark streams --quick --json")
 def benchmark(
-    name: Annotated[str, typer.Argument(help="One of: chaos, flywheel, novelty, streams, world-model.")],
+    name: Annotated[
+        str, typer.Argument(help="One of: chaos, flywheel, novelty, scaling, streams, training, world-model.")
+    ],
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "11,12",
     out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
     quick: Annotated[bool, typer.Option("--quick", help="Cut down, for tests; says so in the object.")] = False,
@@ -179,9 +181,9 @@ def flink(
 
 streams.add_typer(operations)
 app.add_typer(streams)
+app.add_typer(model)
 app.add_typer(topics)
 app.add_typer(roles)
-app.add_typer(model)
 app.add_typer(campaigns)
 app.command(epilog=REPLAY_EXAMPLES)(replay)
 

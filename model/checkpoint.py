@@ -23,7 +23,8 @@ from model.network import Network
 
 FORMAT = "fleetwheel.checkpoint/1"
 _HEADER = "fleetwheel"
-_OPTIMIZER = "optimizer."
+OPTIMIZER = "optimizer."
+"""Before the names of the moments, in a file of both."""
 
 
 class BadCheckpoint(ValueError):
@@ -79,7 +80,7 @@ class Checkpoint:
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The file's content; equal checkpoints give equal bytes."""
-    tensors = checkpoint.weights | {_OPTIMIZER + k: v for k, v in checkpoint.optimizer.items()}
+    tensors = checkpoint.weights | {OPTIMIZER + k: v for k, v in checkpoint.optimizer.items()}
     header = {"format": FORMAT, "network": checkpoint.network.to_json(), "step": checkpoint.step}
     # One entry: safetensors writes several in an order that changes from process to process.
     metadata = {_HEADER: json.dumps(header, sort_keys=True)}
@@ -129,8 +130,8 @@ def from_bytes(content: bytes) -> Checkpoint:
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise BadCheckpoint(f"{bad[0]} and {len(bad) - 1} other tensors are not finite")
-    weights = {k: v for k, v in tensors.items() if not k.startswith(_OPTIMIZER)}
-    optimizer = {k.removeprefix(_OPTIMIZER): v for k, v in tensors.items() if k.startswith(_OPTIMIZER)}
+    weights = {k: v for k, v in tensors.items() if not k.startswith(OPTIMIZER)}
+    optimizer = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
     return Checkpoint(network, weights, step, optimizer)
 
 

@@ -146,17 +146,31 @@ class TrainingConfig:
     slowed_share: float = 0.0
     """Fine-tuning: the share of free frames that are shown as a slower vehicle sees them (model/slowing.py)."""
     balance: Balance = Balance()
+    parts: int = 2
+    """Parts of a batch whose gradients are worked out apart and added in order: what does not fit a device at once
+    is accumulated, and several processes share the parts among them (model/sharded.py)."""
+    bf16: bool = False
+    """On a GPU: the transformer blocks in bfloat16, everything else, gradients and weights in float32."""
+    recompute: bool = False
+    """Activations of the blocks are worked out again for the gradients instead of being kept."""
+    compiled: bool = False
+    """On a GPU: the blocks by torch.compile."""
+    keep_every: int = 500
+    """Steps between the checkpoints of a long run (model/long_run.py)."""
     threads: int = 2
-    """Parts of a batch that are worked on at once (model/gradients.py). The result does not depend on it."""
+    """Parts of a batch that are worked on at once on a CPU (model/gradients.py). The result does not depend on
+    it."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "threads", "peak_rate", "largest_gradient"):
+        for name in ("steps", "batch", "parts", "keep_every", "threads", "peak_rate", "largest_gradient"):
             _positive("training", name, getattr(self, name))
         for name in ("camera_dropout", "replay_share", "slowed_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadConfig(f"training: {name} {getattr(self, name)} is not in 0..1")
         if self.warmup_steps < 0 or self.weight_decay < 0:
             raise BadConfig("training: warmup_steps and weight_decay must not be negative")
+        if self.parts > self.batch:
+            raise BadConfig(f"training: parts {self.parts} are more than the batch has frames, {self.batch}")
 
 
 @dataclass(frozen=True, slots=True)

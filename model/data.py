@@ -262,14 +262,22 @@ def manoeuvre(samples: Samples) -> NDArray[np.int64]:
 def balanced(samples: Samples, balance: Balance) -> Samples:
     """The samples with their weights multiplied so that manoeuvres are drawn by `balance`'s shares. Those
     that are absent leave their share to the others."""
-    kind = manoeuvre(samples)
-    mass = np.bincount(kind, samples.weight, len(MANOEUVRES))
+    weight = samples.weight * gains(masses(samples), balance)[manoeuvre(samples)]
+    return replace(samples, weight=weight.astype(np.float32))
+
+
+def masses(samples: Samples) -> NDArray[np.float64]:
+    """The weight of the frames of each manoeuvre, in the order of MANOEUVRES."""
+    return np.asarray(np.bincount(manoeuvre(samples), samples.weight, len(MANOEUVRES)))
+
+
+def gains(mass: NDArray[np.float64], balance: Balance) -> NDArray[np.float64]:
+    """What weights are to be multiplied with, by manoeuvre, where each has so much weight: see `balanced`."""
     wanted = np.where(mass > 0, balance.shares, 0.0)
     if not wanted.sum():
-        return samples
+        return np.ones(len(mass))
     gain = np.divide(wanted / wanted.sum() * mass.sum(), mass, out=np.zeros(len(mass)), where=mass > 0)
-    weight = samples.weight * np.minimum(gain, balance.largest_gain)[kind]
-    return replace(samples, weight=weight.astype(np.float32))
+    return np.asarray(np.minimum(gain, balance.largest_gain))
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +304,7 @@ class Mixture:
         """The batch of a step, copied. Within each part frames are drawn with replacement by weight."""
         rng = np.random.default_rng([self.seed, step])
         counts = self._counts()
-        drawn = [(p, _pick(p, n, rng)) for p, n in zip(self.parts, counts, strict=True) if n]
+        drawn = [(p, pick(p.weight, n, rng)) for p, n in zip(self.parts, counts, strict=True) if n]
         chosen = [part.with_history(rows, self.history) for part, rows in drawn]
         if len(chosen) == 1:
             return chosen[0]
@@ -312,9 +320,10 @@ class Mixture:
         return [int(n) for n in np.diff(np.rint(edges))]
 
 
-def _pick(part: Samples, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Systematic sampling by weight: no frame comes up more often than its weight asks, rounded up."""
-    edges = np.cumsum(part.weight, dtype=np.float64)
+def pick(weight: NDArray[np.floating], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Systematic sampling of `count` frames by weight, rising: none comes up more often than its weight asks,
+    rounded up."""
+    edges = np.cumsum(weight, dtype=np.float64)
     at = (np.arange(count) + rng.random(count)) / count * edges[-1]
-    index = np.searchsorted(edges, at, side="right").clip(max=len(part) - 1)
+    index = np.searchsorted(edges, at, side="right").clip(max=len(weight) - 1)
     return np.asarray(index, np.int64)

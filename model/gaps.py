@@ -31,15 +31,17 @@ def with_gaps(batch: Samples, gaps: Gaps, frames: int, rng: np.random.Generator)
     if gaps == Gaps():
         return batch
     count, views = batch.images.shape[:2]
-    lost = _lost(rng, count, views // frames, gaps.camera)[:, None] | _forgotten(rng, count, frames, gaps.past)
+    blind = _lost(rng, count, views // frames, gaps.camera)
+    lost: NDArray[np.bool_] = blind[:, None] | _forgotten(rng, count, frames, gaps.past)
     images = np.where(lost.reshape(count, views)[..., None, None, None], np.uint8(0), batch.images)
-    mute = rng.random(count) < gaps.signals
+    mute = np.asarray(rng.random(count) < gaps.signals)
     told: dict[str, Any] = {
         name: np.where(mute, np.float32(np.nan), getattr(batch, name)) for name in ("speed_mps", "yaw_rate_radps")
     }
     past = batch.past
     if past is not None:
-        unknown = mute[:, None] | lost.all(2)[:, 1:]
+        unseen: NDArray[np.bool_] = np.asarray(lost.all(2))
+        unknown = mute[:, None] | unseen[:, 1:]
         past = np.where(unknown[..., None], np.float32(np.nan), past)
     return replace(batch, images=images, past=past, **told)
 

@@ -18,15 +18,12 @@ from torch import Tensor
 
 from model.data import Samples
 
-PARTS = 2
-"""Of a batch. Smaller parts leave the cores waiting for Python."""
-
 Loss = Callable[[Samples], Tensor]
 """A scalar: the mean over the samples."""
 Gradients = tuple[Tensor | None, ...]
 """One for each parameter; None where the loss does not depend on it."""
-Descent = Callable[[Loss, Samples, Sequence[Tensor]], float]
-"""Sets the parameters' gradients of the mean loss over a batch; returns that loss."""
+Descent = Callable[[Loss, Sequence[Samples], Sequence[Tensor]], float]
+"""Sets the parameters' gradients of the mean loss over a batch, given in parts; returns that loss."""
 
 
 @contextmanager
@@ -35,23 +32,30 @@ def descending(threads: int) -> Iterator[Descent]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(min(threads, PARTS), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
-            def descend(loss: Loss, batch: Samples, parameters: Sequence[Tensor]) -> float:
-                parts = list(pool.map(lambda p: _part(loss, p, len(batch), parameters), parted(batch)))
-                for parameter, *gradients in zip(parameters, *(g for _, g in parts), strict=True):
+            def descend(loss: Loss, parts: Sequence[Samples], parameters: Sequence[Tensor]) -> float:
+                batch = sum(map(len, parts))
+                done = list(pool.map(lambda part: _part(loss, part, batch, parameters), parts))
+                for parameter, *gradients in zip(parameters, *(g for _, g in done), strict=True):
                     parameter.grad = _sum(parameter, gradients)
-                return sum(value for value, _ in parts)
+                return sum(value for value, _ in done)
 
             yield descend
     finally:
         torch.set_num_threads(before)
 
 
-def parted(batch: Samples) -> list[Samples]:
-    """PARTS views of a batch, alike in length; fewer where it has fewer samples."""
-    edges = [len(batch) * part // PARTS for part in range(PARTS + 1)]
+def parted(batch: Samples, parts: int) -> list[Samples]:
+    """Views of a batch, alike in length; fewer where it has fewer samples. Small networks want two: smaller parts
+    leave the cores waiting for Python."""
+    edges = part_edges(len(batch), parts)
     return [batch.take(slice(low, high)) for low, high in itertools.pairwise(edges) if high > low]
+
+
+def part_edges(count: int, parts: int) -> list[int]:
+    """Where the parts of so many samples begin and end: parts + 1 rising numbers from 0 to `count`."""
+    return [count * part // parts for part in range(parts + 1)]
 
 
 def _part(loss: Loss, part: Samples, whole: int, parameters: Sequence[Tensor]) -> tuple[float, Gradients]:

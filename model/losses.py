@@ -42,7 +42,7 @@ def imitation_loss(output: Output, target: Tensor) -> Losses:
     error = (output.modes - target.unsqueeze(1)).abs()
     likelihood = (error / output.scale_m + torch.log(2 * output.scale_m)).mean((-1, -2))
     displacement = error.detach().sum(-1).mean(-1)
-    handicap = HANDICAP_M * torch.arange(displacement.shape[1]).clamp(max=1)
+    handicap = HANDICAP_M * torch.arange(displacement.shape[1], device=displacement.device).clamp(max=1)
     trajectory = likelihood[:, 0].mean()
     alternatives = _closest(likelihood[:, 1:], displacement[:, 1:])
     close = torch.softmax(-(displacement + handicap) / CLOSE_M, 1)

@@ -9,13 +9,14 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig
 from model.data import BadSamples, Mixture, Samples, balanced
 from model.gaps import check_gaps, with_gaps
-from model.gradients import descending
+from model.gradients import descending, parted
 from model.heads import untaught
 from model.losses import joint_loss
 from model.network import Network
@@ -27,7 +28,8 @@ Progress = Callable[[int, int, float], None]
 Keep = Callable[[Checkpoint], None]
 """Called with a checkpoint to resume from, every `keep_every` steps."""
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW remembers of each parameter."""
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -62,7 +64,7 @@ def train(
     hooks: Hooks = NO_HOOKS,
 ) -> Checkpoint:
     """Clones the behaviour in `samples` from scratch. Raises NonFiniteLoss, CannotResume, BadSamples."""
-    _check_fits(network, config, samples)
+    check_fits(network, config, samples)
     start = hooks.resume or initial(network, seed)
     mixture = Mixture((balanced(samples, config.balance),), (1.0,), config.batch, seed, network.history)
     return _optimise(start, mixture.draw, rig, config, seed, hooks)
@@ -88,7 +90,7 @@ def fine_tune(
     """Teaches a finished model what is in `clips`, `config.replay_share` of each batch being replayed from
     `base` so that it does not forget. Raises as `train`."""
     network, shares = checkpoint.network, (config.replay_share, 1 - config.replay_share)
-    _check_fits(network, config, *(part for part, share in zip((base, clips), shares, strict=True) if share))
+    check_fits(network, config, *(part for part, share in zip((base, clips), shares, strict=True) if share))
     parts = (balanced(base, config.balance), balanced(clips, config.balance))
     mixture = Mixture(parts, shares, config.batch, seed, network.history)
     driver = pull_away(base)
@@ -99,7 +101,9 @@ def fine_tune(
     return _optimise(hooks.resume or checkpoint.finished(), draw, rig, config, seed, hooks)
 
 
-def _check_fits(network: NetworkConfig, config: TrainingConfig, *parts: Samples) -> None:
+def check_fits(network: NetworkConfig, config: TrainingConfig, *parts: Samples) -> None:
+    """Raises BadSamples where these could not teach what the network asks for, BadConfig where the gaps could
+    not."""
     check_gaps(network, config.gaps, *parts)
     missing = untaught(network, [name for part in parts for name in part.labels])
     if missing:
@@ -112,7 +116,7 @@ def _optimise(
     if start.step > config.steps:
         raise CannotResume(f"checkpoint is at step {start.step} of a run of {config.steps} steps")
     net = start.build().train()
-    optimizer = _optimizer(net, config, start)
+    optimizer = adamw(net, config, start)
     rays = torch.from_numpy(rig.rays(net.config.patch_px))
     parameters = list(net.parameters())
     with descending(config.threads) as descend:
@@ -122,7 +126,8 @@ def _optimise(
             cameras = seen_cameras(len(rays), config.camera_dropout, np.random.default_rng([seed, step, 1]))
             drawn = np.random.default_rng([seed, step, 3])
             batch = with_gaps(draw(step), config.gaps, net.config.history, drawn)
-            loss = descend(partial(_loss, net, rays, cameras), batch, parameters)
+            parts = parted(batch, config.parts)
+            loss = descend(partial(batch_loss, net, rays, cameras), parts, parameters)
             torch.nn.utils.clip_grad_norm_(parameters, config.largest_gradient)
             optimizer.step()
             _report(hooks, net, optimizer, (step + 1, config.steps), loss)
@@ -143,16 +148,20 @@ def seen_cameras(count: int, dropout: float, rng: np.random.Generator) -> list[i
     return [camera for camera in range(count) if camera != lost]
 
 
-def _loss(net: Network, rays: Tensor, cameras: list[int], batch: Samples) -> Tensor:
-    images = torch.from_numpy(batch.images)
+def batch_loss(net: Network, rays: Tensor, cameras: list[int], batch: Samples) -> Tensor:
+    """What is minimised: a scalar, the mean over the frames. Works on the device that `rays` [C, P, 6] are on."""
+
+    def there(array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(rays.device, non_blocking=True)
+
+    images = there(batch.images)
     if len(cameras) < len(rays):
         kept = [age * len(rays) + camera for age in range(net.config.history) for camera in cameras]
         images, rays = images[:, kept], rays[cameras]
-    speed, yaw_rate = torch.from_numpy(batch.speed_mps), torch.from_numpy(batch.yaw_rate_radps)
-    past = None if batch.past is None else torch.from_numpy(batch.past)
-    view = net.study(images, rays, speed, yaw_rate, torch.from_numpy(batch.command), past)
-    labels = {name: torch.from_numpy(label) for name, label in batch.labels.items()}
-    return joint_loss(net, view, torch.from_numpy(batch.target), labels)
+    past = None if batch.past is None else there(batch.past)
+    view = net.study(images, rays, there(batch.speed_mps), there(batch.yaw_rate_radps), there(batch.command), past)
+    labels = {name: there(label) for name, label in batch.labels.items()}
+    return joint_loss(net, view, there(batch.target), labels)
 
 
 def _report(
@@ -167,9 +176,9 @@ def _report(
         hooks.keep(_snapshot(net, optimizer, done))
 
 
-def _optimizer(net: Network, config: TrainingConfig, start: Checkpoint) -> torch.optim.AdamW:
-    """AdamW; biases, norms and learnt tokens are not decayed: of these no other than a matrix is named
-    `weight`."""
+def adamw(net: Network, config: TrainingConfig, start: Checkpoint) -> torch.optim.AdamW:
+    """AdamW, where the checkpoint left it; biases, norms and learnt tokens are not decayed: of these no other than
+    a matrix is named `weight`. Raises CannotResume."""
     named = dict(net.named_parameters())
     matrices = [p for name, p in named.items() if p.ndim > 1 and name.endswith("weight")]
     others = [p for name, p in named.items() if p.ndim < 2 or not name.endswith("weight")]
@@ -180,11 +189,11 @@ def _optimizer(net: Network, config: TrainingConfig, start: Checkpoint) -> torch
     optimizer = torch.optim.AdamW(groups, lr=config.peak_rate, betas=(0.9, 0.98), fused=True)
     if not start.step:
         return optimizer
-    wanted = {f"{name}.{moment}" for name in named for moment in _MOMENTS}
+    wanted = {f"{name}.{moment}" for name in named for moment in MOMENTS}
     if set(start.optimizer) != wanted:
         raise CannotResume(f"checkpoint at step {start.step} has no optimiser state: start the run again")
     for name, parameter in named.items():
-        moments = {moment: start.optimizer[f"{name}.{moment}"].clone() for moment in _MOMENTS}
+        moments = {moment: start.optimizer[f"{name}.{moment}"].clone() for moment in MOMENTS}
         optimizer.state[parameter] = {"step": torch.tensor(float(start.step))} | moments
     return optimizer
 
@@ -195,6 +204,19 @@ def _snapshot(net: Network, optimizer: torch.optim.Optimizer, step: int) -> Chec
         f"{name}.{moment}": optimizer.state[parameter][moment].clone()
         for name, parameter in net.named_parameters()
         if optimizer.state[parameter]
-        for moment in _MOMENTS
+        for moment in MOMENTS
     }
     return replace(Checkpoint(net.config, weights), step=step, optimizer=moments)
+
+
+def mean_loss(checkpoint: Checkpoint, samples: Samples, rig: Rig, batch: int = 256) -> float:
+    """What training minimises, over frames that it need not have seen. Raises BadSamples where there is none."""
+    if not len(samples):
+        raise BadSamples("a loss needs at least one frame")
+    net, rays = checkpoint.build(), torch.from_numpy(rig.rays(checkpoint.network.patch_px))
+    cameras, total = list(range(len(rays))), 0.0
+    with torch.inference_mode():
+        for at in range(0, len(samples), batch):
+            some = samples.take(slice(at, at + batch))
+            total += float(batch_loss(net, rays, cameras, some)) * len(some)
+    return total / len(samples)

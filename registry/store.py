@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Store:
     """
 
     def __init__(self, url: str | Path, durable: bool = True, **options: object) -> None:
-        self._backend = _backend(str(url), durable, options)
+        self._backend = open_backend(str(url), durable, options)
 
     def put(self, data: bytes, sha256: str | None = None) -> Stored:
         """Store bytes. Where `sha256` is given and is not theirs, raises Corrupt and stores nothing."""
@@ -192,7 +192,8 @@ def _document_key(name: str) -> str:
     return f"documents/{checked_name(name)}.json"
 
 
-def _backend(url: str, durable: bool, options: dict[str, object]) -> Backend:
+def open_backend(url: str, durable: bool = True, options: Mapping[str, object] = {}) -> Backend:
+    """Where bytes lie under a path or a URL of fsspec, as `Store` takes it."""
     parts = urlsplit(url)
     if parts.scheme in ("", "file"):
         return LocalBackend(Path(unquote(parts.path) if parts.scheme else url), durable)
@@ -200,5 +201,5 @@ def _backend(url: str, durable: bool, options: dict[str, object]) -> Backend:
 
     # A cached listing would hide what other processes have written.
     shared: dict[str, object] = {"skip_instance_cache": True, "use_listings_cache": False}
-    filesystem, root = url_to_fs(url, **(shared | options))
+    filesystem, root = url_to_fs(url, **(shared | dict(options)))
     return RemoteBackend(filesystem, root, parts.scheme)

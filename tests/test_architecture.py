@@ -50,7 +50,8 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("monitoring.exporter",),
     "grafana_foundation_sdk": ("monitoring.dashboards",),
     "panda3d": ("simulation.panda", "simulation.cameras"),
-    "torch": ("model",),
+    # The plain loop that the training benchmark runs beside ours.
+    "torch": ("model", "fleet.benchmarks.training_peer"),
     "cel_expr_python": ("edge.agent.expressions",),
 }
 

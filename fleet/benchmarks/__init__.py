@@ -38,7 +38,8 @@ def _named(name: str) -> Benchmark:
 
 
 CATALOG: dict[str, Benchmark] = {
-    name: _named(name) for name in ("chaos", "flywheel", "novelty", "streams", "world-model")
+    name: _named(name)
+    for name in ("chaos", "flywheel", "novelty", "scaling", "streams", "training", "world-model")
 }
 
 
@@ -62,6 +63,8 @@ def run_benchmark(name: str, *, seeds: str, out: Path, quick: bool, as_json: boo
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     (out / f"{name}.md").write_text(_page(document, measured))
+    for picture, svg in measured.pictures.items():
+        (out / picture).write_text(svg)
     typer.echo(json.dumps(document) if as_json else _page(document, measured))
     return 0 if all(bar.holds for bar in measured.bars) else 1
 

@@ -24,3 +24,5 @@ class Measured:
     results: dict[str, Any]
     bars: list[Bar]
     table: str = field(default="")
+    pictures: dict[str, str] = field(default_factory=dict)
+    """SVG by file name, written beside the table that shows them."""

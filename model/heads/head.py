@@ -39,11 +39,11 @@ class Classifier(Head[Tensor]):
 
     out: nn.Linear
 
-    def cases(self, output: Output, labels: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def cases(self, output: Tensor, labels: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What was to be told where a label is there: logits [K, classes], and which class it was, int64 [K]."""
         raise NotImplementedError
 
-    def loss(self, output: Output, labels: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, output: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
         """The cross-entropy, by default of all cases alike."""
         logits, truth = self.cases(output, labels)
         return nn.functional.cross_entropy(logits, truth, reduction="sum") / max(len(truth), 1)

@@ -44,7 +44,9 @@ def measured(name: str) -> dict[str, list[float]]:
         n: [float(w.abs().mean()), float(w.std()) if w.numel() > 1 else 0.0] for n, w in checkpoint.weights.items()
     }
     plan = TorchPolicy(checkpoint, THREE_CAMERAS).plan(observation(some_samples(8, seed=3)))
-    planned = {f: np.abs(getattr(plan, f)).mean(0).ravel().tolist() for f in ("modes", "confidence", "scale_m")}
+    planned: dict[str, list[float]] = {
+        f: np.abs(getattr(plan, f)).mean(0).ravel().tolist() for f in ("modes", "confidence", "scale_m")
+    }
     return {key: np.round(values, 6).tolist() for key, values in (sizes | planned).items()}
 
 

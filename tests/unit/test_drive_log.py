@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge.drive_log import open_drive, run_drive
 from edge.runtimes.onnx import OnnxPolicy
 from edge.sources.source import BadSource
-from model.policy import Policy
+from model.policy import Observation, Plan, Policy
 from model.rig import Rig
 from registry.clip_frames import read_clip
 from streams.contracts.drive import Telemetry, Trigger, TriggerEvent
@@ -57,6 +58,34 @@ def test_a_video_has_clips_and_no_made_up_motion(tmp_path: Path) -> None:
     assert any("for want of a speed" in w for w in summary.warnings)
     assert all(m.signals == {} for m in summary.messages if isinstance(m, TriggerEvent))
     assert b"/policy/plan" not in Path(summary.clips[0].path).read_bytes()
+
+
+class Dashcam:
+    """Goes straight on at 5 m/s, whatever it is told; remembers what that was."""
+
+    history, gaps = 3, True
+
+    def __init__(self) -> None:
+        self.speeds: list[float] = []
+        self.pasts: list[int] = []
+
+    def plan(self, observation: Observation) -> Plan:
+        self.speeds.append(float(observation.speed_mps[0]))
+        self.pasts.append(len(observation.past))
+        modes = np.zeros((1, 1, 8, 2), np.float32)
+        modes[..., 0] = 1.5 * np.arange(1, 9)
+        return Plan(modes, np.ones((1, 1), np.float32), np.ones_like(modes), np.zeros((1, 3), np.float32))
+
+
+def test_a_policy_that_needs_no_signals_drives_on_video(tmp_path: Path) -> None:
+    policy = Dashcam()
+    path = video(tmp_path / "v.mp4", [i / 25 for i in range(300)])
+    summary = run_drive(open_drive(path), lambda _: policy, tmp_path / "out", "m1")
+    assert np.isnan(policy.speeds).all()
+    assert set(policy.pasts) == {0, 1, 2}
+    assert policy.pasts == sorted(policy.pasts), "once there is a past it has no holes"
+    assert not any("for want of a speed" in w for w in summary.warnings)
+    assert b"/policy/plan" in Path(summary.clips[0].path).read_bytes()
 
 
 def test_a_truncated_video_is_a_problem_and_what_came_before_is_kept(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from streams.contracts.clips import ArchivedClip
 from streams.contracts.ids import digest
 from streams.contracts.jobs import JobRequested
 from streams.contracts.odd import SPEED, YAW_RATE
+from tests.unit.model_samples import labelled, some_samples
 
 NOW_NS = 1_700_000_000_000_000_000
 CAMERAS = ("left", "front", "right")
@@ -227,6 +228,9 @@ def test_from_archive_to_samples(tmp_path: Path) -> None:
     clip = read_clip(fleet.store.get(dataset.clips[0].sha256))
     assert clip.cameras == ("front", "left", "right")  # it names no rig: the model's order is left, front, right
     assert (learnt.images[0] == clip.images[0, [1, 0, 2]]).all()
+    assert learnt.before is not None
+    assert learnt.before[:3].tolist() == [-1, 0, 1]
+    assert (learnt.before < 0).sum() == 5, "a clip knows nothing of what came before it"
     few = sample_files.from_clips(
         fleet.store, dataset.clips, unpack(fleet.store.get(labelled.labels)), no_progress, most=30
     )
@@ -313,3 +317,24 @@ def test_samples_files_are_read_in_place(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"nothing")
     with pytest.raises(BadSamples, match="not a samples file"):
         sample_files.open_file(tmp_path / "bad")
+
+
+def test_files_keep_labels_and_what_came_before(tmp_path: Path) -> None:
+    samples = replace(labelled(some_samples(8, "drive")), before=np.arange(8) - 1)
+    sample_files.save(samples, tmp_path / "a.safetensors")
+    sample_files.save(some_samples(4, "bare"), tmp_path / "b.safetensors")
+    parts = [sample_files.open_file(tmp_path / f"{name}.safetensors") for name in "ab"]
+    for name, kept in samples.labels.items():
+        np.testing.assert_array_equal(parts[0].labels[name], kept)
+    assert parts[0].before is not None
+    assert parts[0].before.tolist() == list(range(-1, 7))
+    assert parts[1].before is None
+    assert not parts[1].labels
+    some = sample_files.subset(parts, 100, seed=0, instants=2)
+    assert some.images.shape[:2] == (12, 6)
+    np.testing.assert_array_equal(some.images[3, 3:], samples.images[2])
+    assert some.past is not None
+    np.testing.assert_array_equal(some.past[1:8, 0, 0], samples.speed_mps[:7])
+    assert np.isnan(some.past[8:]).all()
+    np.testing.assert_array_equal(some.labels["risk"], [*samples.labels["risk"], -1, -1, -1, -1])
+    assert sample_files.subset(parts, 100, seed=0).past is None

@@ -14,7 +14,7 @@ import torch
 from model.checkpoint import BadCheckpoint, Checkpoint, from_bytes, load, save, to_bytes
 from model.config import BadConfig, TrainingConfig
 from model.data import Samples
-from model.gradients import descending
+from model.gradients import descending, parted
 from model.losses import imitation_loss
 from model.open_loop import evaluate
 from model.recipes import quick
@@ -82,7 +82,7 @@ def test_parts_add_up_to_the_batch(count: int) -> None:
     parameters = list(net.parameters())
     whole = torch.autograd.grad(loss(batch), parameters)
     with descending(2) as descend:
-        assert descend(loss, batch, parameters) == pytest.approx(float(loss(batch).detach()), rel=1e-5)
+        assert descend(loss, parted(batch, 2), parameters) == pytest.approx(float(loss(batch).detach()), rel=1e-5)
     for parameter, gradient in zip(parameters, whole, strict=True):
         assert parameter.grad is not None
         assert parameter.grad.stride() == parameter.stride()
