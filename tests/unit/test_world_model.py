@@ -273,7 +273,7 @@ def test_configurations_that_make_no_model_are_refused() -> None:
 
 
 def test_horizons_follow_the_phases() -> None:
-    config = DreamTraining(TrainingConfig(steps=10, batch=1), ((0.5, 1), (0.3, 4), (0.2, 9)))
+    config = DreamTraining(TrainingConfig(steps=10, batch=2), ((0.5, 1), (0.3, 4), (0.2, 9)))
     assert [config.horizon(step) for step in range(10)] == [1] * 5 + [4] * 3 + [9] * 2
 
 
