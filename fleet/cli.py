@@ -97,7 +97,8 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="One of: adaptation, chaos, driving, flywheel, language, novelty, rigs, scaling, streams, training."
+            help="One of: adaptation, chaos, driving, flywheel, language, novelty, rigs, scaling, streams, "
+            "training, world-model."
         ),
     ],
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated; default: the benchmark's own.")] = "",

@@ -184,9 +184,8 @@ def caption(text: str, width_px: int) -> Picture:
     return np.asarray(strip)
 
 
-def write_video(path: Path, pictures: Sequence[Picture]) -> None:
-    """H.264 at the rate of the frames, with even sides as it needs them. Raises OSError."""
-    rate = round(1 / PLAN_PERIOD_S)
+def write_video(path: Path, pictures: Sequence[Picture], rate: int = round(1 / PLAN_PERIOD_S)) -> None:
+    """H.264 at `rate` pictures a second, with even sides as it needs them. Raises OSError."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate), options={"crf": "30"})
         assert isinstance(stream, VideoStream)

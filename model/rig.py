@@ -42,6 +42,11 @@ class Camera:
         """Focal length in pixels."""
         return self.width_px / 2 / float(np.tan(self.horizontal_fov_rad / 2))
 
+    @property
+    def rotation(self) -> NDArray[np.float64]:
+        """From the camera's axes (x along its view, y left, z up) to the vehicle's, [3, 3]."""
+        return _rotation(self.yaw_rad, self.pitch_rad)
+
 
 @dataclass(frozen=True, slots=True)
 class Rig:
@@ -71,7 +76,7 @@ def _camera_rays(camera: Camera, patch_px: int) -> NDArray[np.float32]:
     v = np.arange(camera.height_px // patch_px) * patch_px + patch_px / 2 - camera.height_px / 2
     right, down = np.meshgrid(u / camera.focal_px, v / camera.focal_px)
     local = np.stack([np.ones_like(right), -right, -down], -1).reshape(-1, 3)
-    direction = local @ _rotation(camera.yaw_rad, camera.pitch_rad).T
+    direction = local @ camera.rotation.T
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     origin = np.broadcast_to([camera.x_m, camera.y_m, camera.z_m], direction.shape)
     return np.concatenate([direction, origin], 1).astype(np.float32)

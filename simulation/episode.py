@@ -300,12 +300,12 @@ def record_expert(
     for start in range(0, len(scenes), batch):
         with World(scenes[start : start + batch], rig, seed) as world:
             if perturb:
-                _disturb_start(world, perturb)
+                disturb_start(world, perturb)
             for step in range(steps):
                 if step % every == 0:
                     _record(out, at, world, world.observe(), start, chained=every == 1)
                     at += len(world)
-                world.step(_disturbed(world, perturb) if perturb else world.expert().trajectory)
+                world.step(disturbed(world, perturb) if perturb else world.expert().trajectory)
                 if progress:
                     progress(at / len(out.images))
             metres += float(world.travelled_m.sum())
@@ -387,7 +387,8 @@ def _record(out: Recording, at: int, world: World, seen: Observation, first: int
         label[rows] = LABELLERS[name](world)
 
 
-def _disturb_start(world: World, p: Perturbation) -> None:
+def disturb_start(world: World, p: Perturbation) -> None:
+    """Puts vehicles beside where they would start."""
     draw = [chance(world.noise_seed, 200, i) for i in range(3)]
     low, high = p.start_speed
     world.displace(
@@ -397,7 +398,7 @@ def _disturb_start(world: World, p: Perturbation) -> None:
     )
 
 
-def _disturbed(world: World, p: Perturbation) -> NDArray[np.float32]:
+def disturbed(world: World, p: Perturbation) -> NDArray[np.float32]:
     """The expert's trajectory, bent and stretched while a disturbance lasts and the vehicle is in lane."""
     trajectory = world.expert().trajectory
     block = np.floor(world.time_s / p.block_s + chance(world.noise_seed, 201)).astype(np.int64)

@@ -184,22 +184,22 @@ class World:
             self._expert = expert.plan(self.roads, self.driver(), self.obstacles(), swerve)
         return self._expert
 
-    def step(self, trajectory: NDArray[np.float32]) -> None:
-        """Follows `trajectory` [B, T, 2] for PLAN_PERIOD_S. Raises ValueError for another shape or a value
-        that is not finite, naming it."""
+    def step(self, trajectory: NDArray[np.float32], period_s: float = PLAN_PERIOD_S) -> None:
+        """Follows `trajectory` [B, T, 2] for `period_s`, in whole steps of PHYSICS_S. Raises ValueError for
+        another shape or a value that is not finite, naming it."""
         if trajectory.shape != (len(self), PLAN_POINTS, 2):
             raise ValueError(f"trajectory is {trajectory.shape}, must be {(len(self), PLAN_POINTS, 2)}")
         if not np.isfinite(trajectory).all():
             bad = np.flatnonzero(~np.isfinite(trajectory).all((1, 2)))
             raise ValueError(f"trajectory of vehicles {bad[:8].tolist()} is not finite")
-        self.obey(np.stack(control(trajectory, self.motion.speed, self.motion.curvature)))
+        self.obey(np.stack(control(trajectory, self.motion.speed, self.motion.curvature)), period_s)
 
-    def obey(self, command: Floats) -> None:
-        """Drives with these accelerations and curvatures [2, B] for PLAN_PERIOD_S. With the commands that another
+    def obey(self, command: Floats, period_s: float = PLAN_PERIOD_S) -> None:
+        """Drives with these accelerations and curvatures [2, B] for `period_s`. With the commands that another
         world of these scenes had (`commanded`, step by step) this one unfolds as that one did."""
         self.commanded = command
         self.missed_stop[:], self.ran_red[:], self.took_way[:] = False, False, False
-        for _ in range(round(PLAN_PERIOD_S / PHYSICS_S)):
+        for _ in range(round(period_s / PHYSICS_S)):
             self._physics(*command)
         self._expert = None
 

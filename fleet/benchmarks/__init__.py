@@ -31,7 +31,7 @@ def _named(name: str) -> Benchmark:
     carry what another one needs."""
 
     def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
-        benchmark: Benchmark = import_module(f"{__name__}.{name}").measure
+        benchmark: Benchmark = import_module(f"{__name__}.{name.replace('-', '_')}").measure
         return benchmark(seeds, scratch, quick)
 
     return measure
@@ -50,6 +50,7 @@ CATALOG: dict[str, Benchmark] = {
         "scaling",
         "streams",
         "training",
+        "world-model",
     )
 }
 SEEDS: dict[str, str] = {"adaptation": "11,12,13", "driving": "11,12,13", "rigs": "11"}
