@@ -145,7 +145,7 @@ class _Report:
     def __post_init__(self) -> None:
         self.begun = time.monotonic()
         self.steps = 0
-        self.mean_loss = float("nan")
+        self.mean_loss: float | None = None
         self._recent: list[Step] = []
         self._last = self.begun
         if self.ranks.first:
@@ -178,10 +178,10 @@ class _Report:
         if not self._recent or not self.ranks.first:
             return
         last, now = self._recent[-1], time.monotonic()
-        self.mean_loss = sum(good) / len(good) if good else float("nan")
+        self.mean_loss = sum(good) / len(good) if good else None
         line = {
             "step": last.done,
-            "loss": self.mean_loss if good else None,
+            "loss": self.mean_loss,
             "rate": last.rate,
             "gradient": last.gradient if last.applied else None,
             "skipped": len(self._recent) - len(good),
@@ -200,7 +200,7 @@ def _tell(name: str, end: Checkpoint, path: Path, report: _Report, as_json: bool
         "steps": report.config.steps,
         "steps_here": report.steps,
         "processes": report.ranks.world,
-        "loss": report.mean_loss if report.steps else None,
+        "loss": report.mean_loss,
         "samples_per_second": round(report.samples_per_second, 1) if report.steps else None,
         "model": str(path),
         "sha256": digest,
