@@ -33,7 +33,7 @@ from model.network import Network, Output
 from model.policy import Observation, Policy
 from model.rig import Rig
 from model.torch_policy import LARGEST_BATCH, TorchPolicy
-from model.training import CannotResume, Keep, NonFiniteLoss, learning_rate, adamw, snapshot
+from model.training import CannotResume, Keep, NonFiniteLoss, adamw, learning_rate, snapshot
 
 
 class Met(Protocol):
