@@ -95,9 +95,13 @@ def vehicle(
 @app.command(epilog="Examples:  fleet benchmark flywheel  |  fleet benchmark streams --quick --json")
 def benchmark(
     name: Annotated[
-        str, typer.Argument(help="One of: chaos, flywheel, novelty, scaling, streams, training, world-model.")
+        str,
+        typer.Argument(
+            help="One of: adaptation, chaos, driving, flywheel, language, novelty, rigs, scaling, streams, "
+            "training, world-model."
+        ),
     ],
-    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "11,12",
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated; default: the benchmark's own.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
     quick: Annotated[bool, typer.Option("--quick", help="Cut down, for tests; says so in the object.")] = False,
     json: Json = False,
@@ -185,6 +189,7 @@ app.add_typer(model)
 app.add_typer(topics)
 app.add_typer(roles)
 app.add_typer(campaigns)
+app.add_typer(model)
 app.command(epilog=REPLAY_EXAMPLES)(replay)
 
 

@@ -15,6 +15,9 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Base = Annotated[Path, typer.Argument(help="The base model's checkpoint, a safetensors file.")]
+Steps = Annotated[int, typer.Option(min=1, help="Of the optimiser.")]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 
 
 @app.command(
@@ -91,6 +94,119 @@ def convert(
     from fleet.train import run_convert
 
     run_convert(source, target, as_json=json)
+
+
+@app.command(
+    epilog="Examples:  fleet model adapt base.safetensors uk --region uk  |  "
+    "fleet model adapt base.safetensors van --clips runs/clips --out adapters/van.safetensors --json"
+)
+def adapt(
+    base: Base,
+    name: Annotated[str, typer.Argument(help="Of the region or vehicle type: the adapter keeps it.")],
+    region: Annotated[str, typer.Option(help="Learn from the expert's drives in this region.")] = "",
+    clips: Annotated[
+        Path | None, typer.Option(help="Learn from the clips (*.mcap) of this folder instead.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The adapter's file.  [adapters/NAME.safetensors]")] = None,
+    drives: Annotated[int, typer.Option(min=1, help="With --region: so many, of 10 s each.")] = 40,
+    steps: Steps = 300,
+    rank: Annotated[int, typer.Option(min=1, help="Of the changes; more has more parameters.")] = 1,
+    seed: Seed = 1,
+    json: Json = False,
+) -> None:
+    """Teach a model one region or vehicle type.
+
+    Writes an adapter: at most 3 % of the base's parameters, of use with that base alone. Stopped, the same command
+    goes on where it was.
+    """
+    from fleet.adapting import Asked, run_adapt
+
+    asked = Asked(name, region, clips, drives, steps, rank, seed)
+    run_adapt(base, asked, out or Path("adapters") / f"{name}.safetensors", as_json=json)
+
+
+@app.command(
+    epilog="Examples:  fleet model merge base.safetensors adapters/uk.safetensors --out uk.safetensors  |  "
+    "fleet model merge base.safetensors adapters/uk.safetensors adapters/van.safetensors --out uk-van.safetensors "
+    "--onnx uk-van.onnx"
+)
+def merge(
+    base: Base,
+    adapters: Annotated[list[Path], typer.Argument(help="Adapters of that base; their changes add up.")],
+    out: Annotated[Path, typer.Option(help="The merged model's checkpoint.")],
+    onnx: Annotated[Path | None, typer.Option(help="Export the merged model here too.")] = None,
+    json: Json = False,
+) -> None:
+    """Add adapters to their base: one model, as vehicles run it.
+
+    An adapter of another base is refused.
+    """
+    from fleet.adapting import run_merge
+
+    run_merge(base, adapters, out, onnx, as_json=json)
+
+
+@app.command(
+    epilog="Examples:  fleet model practise base.safetensors --out better.safetensors  |  "
+    "fleet model practise base.safetensors --out better.safetensors --conditions base,pedestrians --json"
+)
+def practise(
+    base: Base,
+    out: Annotated[Path, typer.Option(help="The better model's checkpoint.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Times that it drives and learns from that.")] = 20,
+    conditions: Annotated[str, typer.Option(help="Scenarios to drive in, comma-separated, evenly.")] = "base",
+    vehicles: Annotated[int, typer.Option(min=1, help="Drives of a round.")] = 24,
+    seed: Seed = 1,
+    json: Json = False,
+) -> None:
+    """Let a model drive, and learn from what its plans are worth.
+
+    Group-relative policy optimisation: plans like its own are tried in the simulated world and scored by PDM
+    terms, lights and stop signs. Stopped, the same command goes on where it was.
+    """
+    from fleet.practising import run_practise
+
+    run_practise(base, out, rounds, conditions, vehicles, seed, as_json=json)
+
+
+@app.command(
+    epilog="Examples:  fleet model explain clips/ID.mcap  |  fleet model explain drive.mp4 --at 4.2  |  "
+    "fleet model explain zebra_crossing --seed 3 --region uk --json"
+)
+def explain(
+    clip: Annotated[
+        str,
+        typer.Argument(help="A clip (MCAP), a video, a comma2k19 segment folder, or a simulated scenario's name."),
+    ],
+    at: Annotated[
+        float | None,
+        typer.Option(min=0, help="The instant to explain, in s; default: that of the event, or the middle."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint to ask; default: what fleet benchmark language left.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("runs/explain"),
+    seed: Annotated[int, typer.Option(min=0, help="Of a scenario: same seed, same drive.")] = 1,
+    region: Annotated[str, typer.Option(help="Of a scenario: drive in this region.")] = "",
+    weather: Annotated[str, typer.Option(help="Of a scenario: clear, rain, fog or snow.")] = "",
+    json: Json = False,
+) -> None:
+    """Say why: what it does, the cause, the Highway Code's rule and its quantities.
+
+    Writes a picture of the cameras with what the model looked at.
+    """
+    from fleet.explain import run_explain
+
+    run_explain(
+        clip,
+        at_s=at,
+        model=model,
+        out=out,
+        seed=seed,
+        region=region,
+        weather=weather,
+        as_json=json,
+    )
 
 
 @app.command(

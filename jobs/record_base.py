@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from jobs.documents import Recorded
 from jobs.launchers.local import call_all
+from jobs.recorded import from_recording
 from jobs.samples import save
 from jobs.step import Json, Progress, Work
-from model.data import samples_from_arrays
 from model.policy import PLAN_PERIOD_S
 from model.recipes import recipe
 from model.rig import THREE_CAMERAS
@@ -80,15 +80,7 @@ def record_part(argument: bytes, progress: Progress) -> Json:
         part.seed,
         progress=lambda share: progress(round(share * total), total, lane),
     )
-    samples = samples_from_arrays(
-        recorded.images,
-        speed_mps=recorded.speed_mps,
-        yaw_rate_radps=recorded.yaw_rate_radps,
-        command=recorded.command,
-        target=recorded.target,
-        source=f"base-{part.seed}",
-        before=recorded.before,
-    )
+    samples = from_recording(recorded, f"base-{part.seed}")
     path = Path(part.path)
     save(samples, path)
     stored = Store(part.store).put_file(path)

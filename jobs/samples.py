@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,16 @@ _LABEL = "label."
 PERIOD_NS = round(PLAN_PERIOD_S * 1e9)
 
 
+class Contents(Protocol):
+    """Where clips are: a registry.store.Store, or a folder."""
+
+    def get(self, sha256: str) -> bytes:
+        """The content of that name."""
+        ...
+
+
 def from_clips(
-    store: Store,
+    store: Contents,
     clips: Sequence[DatasetClip],
     labels: Mapping[str, ClipLabels],
     progress: Progress,

@@ -1,28 +1,20 @@
-"""A checkpoint: one safetensors file, with the network's configuration in its header. Nothing is unpickled."""
+"""A checkpoint: one safetensors file, with the network's configuration in its header."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import struct
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as decode
-from safetensors.torch import save as encode
 from torch import Tensor
 
 from model.config import BadConfig, NetworkConfig, network_from_json
 from model.heads import HEADS
 from model.network import Network
+from model.tensor_file import BadTensorFile, decode, encode, read, write
 
 FORMAT = "fleetwheel.checkpoint/1"
-_HEADER = "fleetwheel"
 OPTIMIZER = "optimizer."
 """Before the names of the moments, in a file of both."""
 
@@ -81,64 +73,32 @@ class Checkpoint:
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The file's content; equal checkpoints give equal bytes."""
     tensors = checkpoint.weights | {OPTIMIZER + k: v for k, v in checkpoint.optimizer.items()}
-    header = {"format": FORMAT, "network": checkpoint.network.to_json(), "step": checkpoint.step}
-    # One entry: safetensors writes several in an order that changes from process to process.
-    metadata = {_HEADER: json.dumps(header, sort_keys=True)}
-    content: bytes = encode({k: tensors[k].detach().contiguous() for k in sorted(tensors)}, metadata)
-    return content
+    return encode(tensors, {"format": FORMAT, "network": checkpoint.network.to_json(), "step": checkpoint.step})
 
 
 def save(checkpoint: Checkpoint, path: Path) -> str:
     """Writes the file so that a reader sees all of it or none, and returns its sha256 in hex."""
-    content = to_bytes(checkpoint)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    return hashlib.sha256(content).hexdigest()
+    return write(to_bytes(checkpoint), path)
 
 
 def load(path: Path, sha256: str | None = None) -> Checkpoint:
     """Reads what `save` wrote. Raises BadCheckpoint for a file that is absent, cut short, of another format,
     not finite, or not of the given sha256."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadCheckpoint(f"checkpoint {path} cannot be read: {error.strerror}") from error
-    actual = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and actual != sha256:
-        raise BadCheckpoint(f"checkpoint {path} has sha256 {actual}, expected {sha256}: fetch it again")
-    try:
-        return from_bytes(content)
-    except BadCheckpoint as error:
+        return from_bytes(read(path, sha256))
+    except (BadTensorFile, BadCheckpoint) as error:
         raise BadCheckpoint(f"checkpoint {path}: {error}") from error
 
 
 def from_bytes(content: bytes) -> Checkpoint:
     """Reads what `to_bytes` gave. Raises BadCheckpoint."""
     try:
-        tensors = decode(content)
-    except (SafetensorError, struct.error, ValueError) as error:
-        raise BadCheckpoint(f"not a whole safetensors file ({error})") from error
-    try:
-        header = _header(content)
+        tensors, header = decode(content, FORMAT)
         network, step = network_from_json(header["network"]), int(header["step"])
+    except BadTensorFile as error:
+        raise BadCheckpoint(str(error)) from error
     except (KeyError, TypeError, ValueError) as error:
         raise BadCheckpoint(f"header is not that of a checkpoint ({error})") from error
-    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if bad:
-        raise BadCheckpoint(f"{bad[0]} and {len(bad) - 1} other tensors are not finite")
     weights = {k: v for k, v in tensors.items() if not k.startswith(OPTIMIZER)}
     optimizer = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
     return Checkpoint(network, weights, step, optimizer)
-
-
-def _header(content: bytes) -> dict[str, Any]:
-    """Our entry in the metadata of a safetensors file: 8 bytes of length, then JSON with `__metadata__`."""
-    (length,) = struct.unpack("<Q", content[:8])
-    header: dict[str, Any] = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_HEADER])
-    if header["format"] != FORMAT:
-        raise ValueError(f"format is {header['format']!r}, not {FORMAT!r}")
-    return header

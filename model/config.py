@@ -46,6 +46,7 @@ class NetworkConfig:
     tags: int = 0
     motion: int = 0
     risk: int = 0
+    language: int = 0
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "stem_width", "latent_depth", "modes", "history"):
@@ -59,7 +60,7 @@ class NetworkConfig:
                 raise BadConfig(f"network: {name} {getattr(self, name)} must be 0 or 1")
         if self.history > 1 and not self.gaps:
             raise BadConfig(f"network: history {self.history} needs gaps 1: a drive begins without earlier frames")
-        for name in ("token_depth", "latents", "occupancy", "tags", "motion", "risk"):
+        for name in ("token_depth", "latents", "occupancy", "tags", "motion", "risk", "language"):
             if getattr(self, name) < 0:
                 raise BadConfig(f"network: {name} {getattr(self, name)} must not be negative")
 

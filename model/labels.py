@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from model.grammar import SLOTS, VOCABULARY
 from model.policy import PLAN_PERIOD_S, PLAN_POINTS, PLAN_STEP_S
 
 MOTION = ("speed_mps", "yaw_rate_radps", "lateral_m", "heading_rad")
@@ -28,6 +29,8 @@ TAGS = (
 """What may be in view: objects, circumstances, and what happens at a place (the last nine)."""
 RISK_STEPS = round(PLAN_POINTS * PLAN_STEP_S / PLAN_PERIOD_S)
 """Instants, PLAN_PERIOD_S apart, within which a disengagement was a risk: as far as a plan reaches."""
+LOOKS = 3
+"""Balls that a frame may say to look at: what its explanation is about."""
 
 Labels = Mapping[str, NDArray[np.generic]]
 
@@ -57,8 +60,12 @@ LABELS: Mapping[str, Label] = MappingProxyType(
         "tags": Label((len(TAGS),), np.int8, 2),
         "motion": Label((len(MOTION),), np.float32),
         "risk": Label((), np.int8, 2),
+        "words": Label((len(SLOTS),), np.int64, len(VOCABULARY)),
+        "look": Label((LOOKS, 4), np.float32),
     }
 )
+"""`words`: ids of model.grammar. `look`: x forward, y left, z up and radius in m, in the vehicle frame; the balls
+that there are come first."""
 
 
 def check_labels(labels: Labels, count: int) -> None:

@@ -18,6 +18,8 @@ class Scene(NamedTuple):
     """[B, L, D]: one for the ego state, one per mode, then the free ones."""
     seen: Tensor | None = None
     """[B, N], which of the tokens are of something; None where all are."""
+    rays: Tensor | None = None
+    """[C, P, 6], those of the present frame's tokens, as of Rig.rays."""
 
     def everything(self) -> tuple[Tensor, Tensor | None]:
         """Tokens and latents as one set [B, N + L, D], and which of it are of something."""

@@ -4,9 +4,9 @@ Tokens of all cameras form one set; only their ray embeddings say which camera a
 from, so any rig with any number of cameras can be given. A few latents attend to the tokens (Perceiver,
 arXiv:2103.03206): on a CPU that is half of the cost of self-attention over all tokens.
 
-With `history`, the images of earlier frames are further cameras with the same rays, marked with their age. With
-`gaps`, inputs may be missing: a black image is not looked at, and learnt tokens stand for a speed or yaw rate
-that is NaN.
+With `history`, the images of earlier frames are further cameras with the same rays, marked with their age; the
+stem also compares each with the one before it. With `gaps`, inputs may be missing: a black image is not looked
+at, and learnt tokens stand for a speed or yaw rate that is NaN.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Network(nn.Module):
         """The trunk: inputs as of `forward`."""
         tokens, seen = self._tokens(images, rays)
         latents = self._depths(tokens, seen, self._latents(speed, yaw_rate, command, past))[-1]
-        return Scene(tokens, self.norm(latents), seen)
+        return Scene(tokens, self.norm(latents), seen, rays)
 
     def drive(self, scene: Scene, speed: Tensor) -> Output:
         """The head that drives: see `forward`; speed [B] m/s."""
@@ -142,7 +142,8 @@ class Network(nn.Module):
         tokens, seen = self._tokens(images, rays)
         depths = self._depths(tokens, seen, self._latents(speed, yaw_rate, command, past))
         scenes = [
-            Scene(tokens, self.norm(latents), seen) for latents in (depths if self.config.exits else depths[-1:])
+            Scene(tokens, self.norm(latents), seen, rays)
+            for latents in (depths if self.config.exits else depths[-1:])
         ]
         ego = torch.stack([speed, yaw_rate], -1)
         *exits, output = (self.drive(scene, speed) for scene in scenes)
@@ -170,13 +171,16 @@ class Network(nn.Module):
             self.pace = nn.Linear(width, 1)
         if earlier:
             self.ages = nn.Parameter(torch.randn(earlier, width))
+            self.before = nn.Conv2d(config.stem_width, 2 * config.stem_width, 3, stride=2, padding=1, bias=False)
             self.past = nn.Sequential(
                 nn.Linear(4 * earlier, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
             )
 
     def _tokens(self, images: Tensor, rays: Tensor) -> tuple[Tensor, Tensor | None]:
         pixels = images.flatten(0, 1).permute(0, 3, 1, 2).float()
-        features = self.stem(self._seen(pixels)).flatten(2).transpose(1, 2)
+        first = self._seen(pixels)
+        patches = self.stem(first) if self.config.history == 1 else self._moving(first, images)
+        features = patches.flatten(2).transpose(1, 2)
         tokens = features.view(images.shape[0], images.shape[1], *features.shape[1:]) + self._whence(rays)
         seen = None
         if self.config.gaps:
@@ -187,6 +191,23 @@ class Network(nn.Module):
             tokens = block(tokens, None, seen)
         normed: Tensor = self.token_norm(tokens)
         return normed, seen
+
+    def _moving(self, first: Tensor, images: Tensor) -> Tensor:
+        """The stem, where its second convolution also sees what the first made of the same camera a frame earlier:
+        how things move is then told before patches are one token each. From [B * T * C, S, h, w]."""
+        relu, second, bend, patch = self.stem
+        here = relu(first)
+        now = second(here)
+        every = (images.shape[0], self.config.history, -1)
+        lit = self._lit(images).view(every)[:, 1:, :, None, None, None]
+        was = self.before(here).view(*every, *now.shape[1:])[:, 1:] * lit
+        moved = torch.cat([was, torch.zeros_like(was[:, :1])], 1)
+        patches: Tensor = patch(bend(now + moved.flatten(0, 2)))
+        return patches
+
+    def _lit(self, images: Tensor) -> Tensor:
+        """[B, T * C], which images are not missing."""
+        return images.flatten(2).amax(-1).int() > BLACK
 
     def _whence(self, rays: Tensor) -> Tensor:
         """Where each image looks from, and when: [T * C, P, D]."""
@@ -199,7 +220,7 @@ class Network(nn.Module):
     def _without_black(self, tokens: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [B, T * C, P, D] as one set, with one learnt token so that there is always something to attend
         to, and which of them are of something."""
-        lit = images.flatten(2).amax(-1).int() > BLACK
+        lit = self._lit(images)
         tokens = torch.where(lit[..., None, None], tokens, 0.0)
         seen = lit[..., None].expand(-1, -1, tokens.shape[2]).flatten(1)
         blank = self.blank.expand(images.shape[0], -1, -1)

@@ -77,9 +77,17 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
         raise BadRanks(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}")
     if gpu:
         torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     # Alone there is nobody to meet at an address: a group of one keeps its own store.
-    dist.init_process_group(backend, store=None if given else dist.HashStore(), rank=rank, world_size=world)
+    with grouped(rank, world, device, store=None if given else dist.HashStore()) as ranks:
+        yield ranks
+
+
+@contextmanager
+def grouped(rank: int, world: int, device: torch.device, store: dist.Store | None) -> Iterator[Ranks]:
+    """A group of processes over whose devices parameters are sharded; without a store they meet at torchrun's
+    address."""
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     try:
         yield Ranks(rank, world, device, init_device_mesh(device.type, (world,)))
     finally:

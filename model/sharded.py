@@ -68,7 +68,13 @@ def blocks(net: Network) -> list[nn.Module]:
 
 def recomputed(block: nn.Module) -> None:
     """The block keeps what it was given, and works the rest out again for its gradients."""
-    block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    forward = block.forward
+
+    # Not a partial: torch.compile takes one for a built-in and leaves the block as it is, without a word.
+    def again(*inputs: Tensor | None) -> object:
+        return checkpoint(forward, *inputs, use_reentrant=False)
+
+    block.forward = again
 
 
 def shard(whole: Lesson, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,6 +27,9 @@ Progress = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, loss). Must not block for long."""
 Keep = Callable[[Checkpoint], None]
 """Called with a checkpoint to resume from, every `keep_every` steps."""
+Build = Callable[[Checkpoint], Network]
+"""Makes the network that learns of what a run starts or goes on from. Parameters that require no gradient are left
+as they are."""
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW remembers of each parameter."""
@@ -64,10 +67,24 @@ def train(
     hooks: Hooks = NO_HOOKS,
 ) -> Checkpoint:
     """Clones the behaviour in `samples` from scratch. Raises NonFiniteLoss, CannotResume, BadSamples."""
-    check_fits(network, config, samples)
+    return train_on_rigs([(samples, rig)], network, config, seed=seed, hooks=hooks)
+
+
+def train_on_rigs(
+    parts: Sequence[tuple[Samples, Rig]],
+    network: NetworkConfig,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    hooks: Hooks = NO_HOOKS,
+) -> Checkpoint:
+    """One network for several rigs: each step learns from one of them, in turn. Raises as `train`."""
+    check_fits(network, config, *(samples for samples, _ in parts))
     start = hooks.resume or initial(network, seed)
-    mixture = Mixture((balanced(samples, config.balance),), (1.0,), config.batch, seed, network.history)
-    return _optimise(start, mixture.draw, rig, config, seed, hooks)
+    whole = [(balanced(samples, config.balance),) for samples, _ in parts]
+    mixtures = [Mixture(part, (1.0,), config.batch, seed, network.history) for part in whole]
+    rigs = [rig for _, rig in parts]
+    return _optimise(start, lambda step: mixtures[step % len(mixtures)].draw(step), rigs, config, seed, hooks)
 
 
 def initial(network: NetworkConfig, seed: int) -> Checkpoint:
@@ -86,9 +103,11 @@ def fine_tune(
     *,
     seed: int,
     hooks: Hooks = NO_HOOKS,
+    build: Build = Checkpoint.build,
 ) -> Checkpoint:
     """Teaches a finished model what is in `clips`, `config.replay_share` of each batch being replayed from
-    `base` so that it does not forget. Raises as `train`."""
+    `base` so that it does not forget. `build` says what of it learns (model/adapters.py); the checkpoint that is
+    given back is of the network that it made. Raises as `train`."""
     network, shares = checkpoint.network, (config.replay_share, 1 - config.replay_share)
     check_fits(network, config, *(part for part, share in zip((base, clips), shares, strict=True) if share))
     parts = (balanced(base, config.balance), balanced(clips, config.balance))
@@ -98,7 +117,7 @@ def fine_tune(
     def draw(step: int) -> Samples:
         return slowed(mixture.draw(step), config.slowed_share, driver, np.random.default_rng([seed, step, 2]))
 
-    return _optimise(hooks.resume or checkpoint.finished(), draw, rig, config, seed, hooks)
+    return _optimise(hooks.resume or checkpoint.finished(), draw, [rig], config, seed, hooks, build)
 
 
 def check_fits(network: NetworkConfig, config: TrainingConfig, *parts: Samples) -> None:
@@ -111,18 +130,26 @@ def check_fits(network: NetworkConfig, config: TrainingConfig, *parts: Samples) 
 
 
 def _optimise(
-    start: Checkpoint, draw: Callable[[int], Samples], rig: Rig, config: TrainingConfig, seed: int, hooks: Hooks
+    start: Checkpoint,
+    draw: Callable[[int], Samples],
+    rigs: Sequence[Rig],
+    config: TrainingConfig,
+    seed: int,
+    hooks: Hooks,
+    build: Build = Checkpoint.build,
 ) -> Checkpoint:
+    """`draw` gives a batch of rig number `step` modulo their number."""
     if start.step > config.steps:
         raise CannotResume(f"checkpoint is at step {start.step} of a run of {config.steps} steps")
-    net = start.build().train()
+    net = build(start).train()
     optimizer = adamw(net, config, start)
-    rays = torch.from_numpy(rig.rays(net.config.patch_px))
-    parameters = list(net.parameters())
+    every_rays = [torch.from_numpy(rig.rays(net.config.patch_px)) for rig in rigs]
+    parameters = [p for _, p in learnt(net)]
     with descending(config.threads) as descend:
         for step in range(start.step, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
+            rays = every_rays[step % len(rigs)]
             cameras = seen_cameras(len(rays), config.camera_dropout, np.random.default_rng([seed, step, 1]))
             drawn = np.random.default_rng([seed, step, 3])
             batch = with_gaps(draw(step), config.gaps, net.config.history, drawn)
@@ -131,7 +158,12 @@ def _optimise(
             torch.nn.utils.clip_grad_norm_(parameters, config.largest_gradient)
             optimizer.step()
             _report(hooks, net, optimizer, (step + 1, config.steps), loss)
-    return _snapshot(net, optimizer, config.steps).finished()
+    return snapshot(net, optimizer, config.steps).finished()
+
+
+def learnt(net: Network) -> list[tuple[str, Tensor]]:
+    """The parameters that learn, by name."""
+    return [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -173,13 +205,13 @@ def _report(
     if hooks.progress is not None:
         hooks.progress(done, steps, loss)
     if hooks.keep is not None and done % hooks.keep_every == 0 and done < steps:
-        hooks.keep(_snapshot(net, optimizer, done))
+        hooks.keep(snapshot(net, optimizer, done))
 
 
 def adamw(net: Network, config: TrainingConfig, start: Checkpoint) -> torch.optim.AdamW:
     """AdamW, where the checkpoint left it; biases, norms and learnt tokens are not decayed: of these no other than
     a matrix is named `weight`. Raises CannotResume."""
-    named = dict(net.named_parameters())
+    named = dict(learnt(net))
     matrices = [p for name, p in named.items() if p.ndim > 1 and name.endswith("weight")]
     others = [p for name, p in named.items() if p.ndim < 2 or not name.endswith("weight")]
     groups = [
@@ -198,11 +230,11 @@ def adamw(net: Network, config: TrainingConfig, start: Checkpoint) -> torch.opti
     return optimizer
 
 
-def _snapshot(net: Network, optimizer: torch.optim.Optimizer, step: int) -> Checkpoint:
+def snapshot(net: Network, optimizer: torch.optim.Optimizer, step: int) -> Checkpoint:
     weights = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
     moments = {
         f"{name}.{moment}": optimizer.state[parameter][moment].clone()
-        for name, parameter in net.named_parameters()
+        for name, parameter in learnt(net)
         if optimizer.state[parameter]
         for moment in MOMENTS
     }

@@ -17,7 +17,9 @@ Path = Literal["lane", "near_kerb", "far_kerb", "ahead", "from_left", "from_righ
 """`lane` runs along the road; the others are traced at their place, see layouts.py."""
 Look = Literal["car", "van", "ambulance", "cyclist", "person", "door"]
 
-NO_LINE, STOP_LINE, LIGHT_LINE, GIVE_WAY_LINE = range(4)
+NO_LINE, STOP_LINE, LIGHT_LINE, GIVE_WAY_LINE, OPEN_LINE = range(5)
+"""What is at a place: the last is a crossing road that asks nothing of the vehicle. No scenario draws it: it is
+what is left where a sign or a light was taken away (counterfactuals.py)."""
 
 
 class Behaviour(IntEnum):

@@ -288,26 +288,29 @@ def record_expert(
     *,
     perturb: Perturbation | None = Perturbation(),
     labels: Sequence[str] = (),
+    every: int = 1,
     progress: Callable[[float], None] | None = None,
     batch: int = 64,
 ) -> Recording:
-    """Records every frame (5 Hz) of `seconds` in each scene, with some `labels` of simulation.labels. Allocates
-    all arrays first. Raises KeyError for a label that is none of an instant."""
+    """Records each `every`th frame (of 5 Hz) of `seconds` in each scene, with some `labels` of simulation.labels.
+    Allocates all arrays first. Raises KeyError for a label that is none of an instant."""
     steps = round(seconds / PLAN_PERIOD_S)
-    out = _room(scenes, rig, steps, labels, batch)
+    out = _room(scenes, rig, len(range(0, steps, every)), labels, batch)
     metres, at = 0.0, 0
     for start in range(0, len(scenes), batch):
         with World(scenes[start : start + batch], rig, seed) as world:
             if perturb:
                 disturb_start(world, perturb)
-            for _ in range(steps):
-                _record(out, at, world, world.observe(), start)
-                at += len(world)
+            for step in range(steps):
+                if step % every == 0:
+                    _record(out, at, world, world.observe(), start, chained=every == 1)
+                    at += len(world)
                 world.step(disturbed(world, perturb) if perturb else world.expert().trajectory)
                 if progress:
                     progress(at / len(out.images))
             metres += float(world.travelled_m.sum())
-    return replace(out, metres=metres)
+    # Frames further apart are no history of one another.
+    return replace(out, metres=metres, before=out.before if every == 1 else np.full_like(out.before, -1))
 
 
 def record_policy(
@@ -318,28 +321,31 @@ def record_policy(
     seed: int,
     *,
     labels: Sequence[str] = (),
+    every: int = 1,
     progress: Callable[[float], None] | None = None,
     batch: int = 64,
 ) -> Recording:
-    """Records every frame of a policy's supervised driving: what the expert would have driven from where the
-    policy got itself to (DAgger: Ross et al., AISTATS 2011), some `labels` of simulation.labels, and the risk that
-    it ran. Raises as record_expert."""
+    """Records each `every`th frame of a policy's supervised driving: what the expert would have driven from where
+    the policy got itself to (DAgger: Ross et al., AISTATS 2011), some `labels` of simulation.labels, and the risk
+    that it ran. Raises as record_expert."""
     steps = round(seconds / PLAN_PERIOD_S)
-    out, risks, metres, at = _room(scenes, rig, steps, labels, batch), list[NDArray[np.int8]](), 0.0, 0
+    out = _room(scenes, rig, len(range(0, steps, every)), labels, batch)
+    risks, metres, at = list[NDArray[np.int8]](), 0.0, 0
     for start in range(0, len(scenes), batch):
         with World(scenes[start : start + batch], rig, seed) as world:
             supervised, memory = Supervised(world), Memory()
             engaged, failed = np.zeros((2, steps, len(world)), bool)
             for step in range(steps):
                 seen = memory.recall(world.observe(), now_ns(world), frames_seen(policy))
-                _record(out, at, world, seen, start)
+                if step % every == 0:
+                    _record(out, at, world, seen, start, chained=every == 1)
+                    at += len(world)
                 outcome = supervised.step(policy.plan(seen).best)
                 engaged[step] = outcome.engaged
                 failed[step, [event.vehicle for event in outcome.disengagements]] = True
-                at += len(world)
                 if progress:
                     progress(at / len(out.images))
-            risks.append(risk(engaged, failed).ravel())
+            risks.append(risk(engaged, failed)[::every].ravel())
             metres += float(world.travelled_m.sum())
     return replace(out, metres=metres, labels=out.labels | {"risk": np.concatenate(risks)})
 
@@ -370,13 +376,13 @@ def _frame_scenes(scenes: Sequence[Scene], steps: int, batch: int) -> list[Scene
     return [scene for part in parts for scene in part * steps]
 
 
-def _record(out: Recording, at: int, world: World, seen: Observation, first: int) -> None:
+def _record(out: Recording, at: int, world: World, seen: Observation, first: int, *, chained: bool) -> None:
     rows, expert = slice(at, at + len(world)), world.expert()
     out.images[rows], out.speed_mps[rows] = seen.images, seen.speed_mps
     out.yaw_rate_radps[rows], out.command[rows] = seen.yaw_rate_radps, seen.command
     out.target[rows], out.rule[rows] = expert.trajectory, expert.rule
     out.vehicle[rows], out.time_s[rows] = first + np.arange(len(world)), world.time_s
-    out.before[rows] = np.arange(at, at + len(world)) - len(world) if world.time_s > 0 else -1
+    out.before[rows] = np.arange(at, at + len(world)) - len(world) if chained and world.time_s > 0 else -1
     for name, label in out.labels.items():
         label[rows] = LABELLERS[name](world)
 

@@ -143,6 +143,10 @@ class Priority:
 
     def conflict(self, ego: Ego, spare_s: float) -> Bools:
         """Whether someone with right of way over the vehicle needs the same place within `spare_s`, [B]."""
+        return np.asarray(self.in_conflict(ego, spare_s).any(1))
+
+    def in_conflict(self, ego: Ego, spare_s: float) -> Bools:
+        """Who of the cast that is, [B, CAST]."""
         cast, front, v = self.cast, ego.s + FRONT_M, ego.v[:, None]
         enters, leaves, from_s, to_s = np.moveaxis(cast.zone, -1, 0)
         walks = cast.plays(Behaviour.WALK)
@@ -159,7 +163,7 @@ class Priority:
         theirs_in = np.where(walks & (spare_s > 0), 0.0, (enters - cast.p) / pace)
         theirs_out = np.where(waits, FAR_M, (np.where(mine, leaves, 0.0) - cast.p) / pace)
         overlap = (mine_in - spare_s < theirs_out) & (mine_out + spare_s > theirs_in)
-        return np.asarray((mine & overlap).any(1))
+        return np.asarray(mine & overlap)
 
     def too_close(self, ego: Ego) -> Bools:
         """Whether the vehicle is beside a cyclist with too little room, [B]."""
@@ -215,6 +219,17 @@ class Priority:
         """Gap to, and speed of, the nearest body ahead on the vehicle's own track; and the same for who comes
         towards it there."""
         cast, bodies = self.cast, self.cast.bodies()
+        gap, ahead, meets = self.on_track(ego, bodies)
+        body_gap, body_v = _nearest(gap, np.maximum(bodies.v, 0.0), ahead)
+        crossing = np.minimum(cast.contacts(ego)[1].min(1), FAR_M)
+        nearer = crossing < body_gap
+        body_gap, body_v = np.where(nearer, crossing, body_gap), np.where(nearer, 0.0, body_v)
+        return body_gap, body_v, *_nearest(gap, bodies.v, meets)
+
+    def on_track(self, ego: Ego, bodies: Bodies) -> tuple[Floats, Bools, Bools]:
+        """The gap in m to every body of the cast; which of them are ahead on the vehicle's own track, and which
+        come towards it there; [B, CAST + 1] each."""
+        cast = self.cast
         track = cast.lane_d[:, None] + self.swerve(ego).at(bodies.s, 0.0)[0]
         gap = bodies.s - bodies.half_s - (ego.s + FRONT_M)[:, None]
         inside = np.abs(bodies.d - track) < bodies.half_d + HALF_WIDTH_M + 0.1
@@ -222,11 +237,7 @@ class Priority:
         ahead = bodies.there & inside & (gap > -(2 * bodies.half_s + 2.0)) & (gap < 100.0)
         ahead &= ~_held_for(cast, bodies)
         meets = _with_closed(cast.plays(Behaviour.MEET, Behaviour.DRIFT)) & (bodies.v < -0.5)
-        body_gap, body_v = _nearest(gap, np.maximum(bodies.v, 0.0), ahead & ~meets)
-        crossing = np.minimum(cast.contacts(ego)[1].min(1), FAR_M)
-        nearer = crossing < body_gap
-        body_gap, body_v = np.where(nearer, crossing, body_gap), np.where(nearer, 0.0, body_v)
-        return body_gap, body_v, *_nearest(gap, bodies.v, ahead & meets)
+        return gap, ahead & ~meets, ahead & meets
 
 
 def zone_of(cast: Cast) -> Zone:

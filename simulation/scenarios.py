@@ -165,7 +165,7 @@ class Scene:
     line_s_m: Floats
     """[LINES], ascending; where the front bumper must not pass without right."""
     line_kind: Ints
-    """[LINES], NO_LINE, STOP_LINE, LIGHT_LINE or GIVE_WAY_LINE."""
+    """[LINES], NO_LINE, STOP_LINE, LIGHT_LINE, GIVE_WAY_LINE or OPEN_LINE."""
     roadside: Roadside
     sunlight: float
     """Brightness of the day, about 1."""
@@ -210,7 +210,9 @@ def scenes(mix: Mapping[str, float], count: int, seed: int, split: Split) -> lis
     Deterministic; scenes of different splits never share a seed's hash, so none is both learned from and
     examined. Raises UnknownName for an unknown scenario, ValueError for weights that make no mixture.
     """
-    names = [name for name, number in zip(mix, _shares(mix, count), strict=True) for _ in range(number)]
+    names = [
+        name for name, number in zip(mix, shares(list(mix.values()), count), strict=True) for _ in range(number)
+    ]
     order = np.random.default_rng(scene_seed(split, seed, -1)).permutation(len(names))
     return [scene(names[place], scene_seed(split, seed, i)) for i, place in enumerate(order)]
 
@@ -284,10 +286,12 @@ def drawn(condition: Condition, seed: int) -> Scene:
     )
 
 
-def _shares(mix: Mapping[str, float], count: int) -> list[int]:
-    exact = np.array(list(mix.values()), float)
+def shares(weights: Sequence[float], count: int) -> list[int]:
+    """`count` in whole parts proportional to weights, largest remainders first. Raises ValueError for weights that
+    make no mixture."""
+    exact = np.array(weights, float)
     if exact.sum() <= 0 or (exact < 0).any():
-        raise ValueError(f"condition mix {dict(mix)} needs weights >= 0 of which one is > 0")
+        raise ValueError(f"a mixture of {list(weights)} needs weights >= 0 of which one is > 0")
     exact *= count / exact.sum()
     whole = np.floor(exact + 1e-9).astype(int)
     for i in np.argsort(whole - exact, kind="stable")[: count - whole.sum()]:

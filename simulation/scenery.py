@@ -6,7 +6,7 @@ import numpy as np
 
 from simulation import junctions, props
 from simulation.arrays import Floats, Ints
-from simulation.encounters import GIVE_WAY_LINE
+from simulation.encounters import GIVE_WAY_LINE, OPEN_LINE
 from simulation.junctions import ASPHALT_RGB, GRASS_RGB, KERB_M, SHOULDER_RGB, WALK_M, WALK_RGB
 from simulation.meshes import (
     ASPHALT,
@@ -138,10 +138,10 @@ class Builder:
         if region.centre_line[2] > 100:
             rgb[(s // STATION_M) % 2 == 1, 5:7] = ASPHALT_RGB
         lane = 4 if region.side > 0 else 7
-        lines = scene.line_s_m[scene.line_kind != NO_LINE]
-        after = s[:, None] - lines
-        rgb[((after > 0) & (after < BAR_M)).any(1), lane] = 235
-        crossed = scene.line_kind[scene.line_kind != NO_LINE] != GIVE_WAY_LINE
+        kinds = scene.line_kind[scene.line_kind != NO_LINE]
+        after = s[:, None] - scene.line_s_m[scene.line_kind != NO_LINE]
+        rgb[((after > 0) & (after < BAR_M) & (kinds != OPEN_LINE)).any(1), lane] = 235
+        crossed = kinds != GIVE_WAY_LINE
         crossing = ((after > CROSSING_M[0]) & (after < CROSSING_M[1]) & crossed).any(1)
         rgb[crossing] = ASPHALT_RGB
         tile[crossing] = ASPHALT

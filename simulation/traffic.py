@@ -132,6 +132,9 @@ class Traffic:
         self.spawns = np.zeros((count, CARS), np.int64)
         self.lead_stopped_at = np.full(count, -1)
         self.lead_wait_s = chance(self.seed, 1) * 8.0
+        self.spares_lead = True
+        """The lead is pushed on instead of being touched: no recovery begins inside of it. False where it is to be
+        seen who touches whom."""
         self.cut_phase = np.zeros(count, np.int64)
         self.cut_left_s = np.zeros(count)
         self.person_s = np.full((count, PEOPLE), FAR_M)
@@ -152,7 +155,8 @@ class Traffic:
         self._drive_cut_in(dt_s, ego_s, ego_v)
         self.car_v[:, ONCOMING:] = self._oncoming_speed()
         self.car_s += self.car_v * dt_s
-        self.car_s[:, LEAD] = np.maximum(self.car_s[:, LEAD], ego_s + 6.6)
+        if self.spares_lead:
+            self.car_s[:, LEAD] = np.maximum(self.car_s[:, LEAD], ego_s + 6.6)
         self._walk(dt_s, ego_s, ego_v)
         self.lead_wait_s -= dt_s
         self._respawn(ego_s, 45.0)
@@ -228,9 +232,9 @@ class Traffic:
         self._respawn_people(ego_s)
 
     def _respawn_lead(self, ego_s: Floats, nearest_m: float) -> None:
-        """A lead that drove off leaves a pause, then perhaps another joins far ahead."""
+        """A lead that drove off, or was driven through, leaves a pause, then perhaps another joins far ahead."""
         gap = self.car_s[:, LEAD] - ego_s
-        left = (gap > 130.0) & (gap < FAR_M / 2)
+        left = ((gap > 130.0) | (gap < -25.0)) & (gap < FAR_M / 2)
         due = (gap > FAR_M / 2) & (self.lead_wait_s < 0)
         if not (left | due).any():
             return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,11 +88,40 @@ class Status:
     night, fog, left_hand."""
 
 
+_CHANGES = (
+    "time_s",
+    "s",
+    "d",
+    "motion",
+    "travelled_m",
+    "stopped_at",
+    "halted_at",
+    "missed_stop",
+    "ran_red",
+    "took_way",
+    "traffic",
+    "cast",
+    "priority",
+)
+"""What of a World changes as time goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a world is at an instant: only `World.restore` reads it."""
+
+    scenes: tuple[Scene, ...]
+    values: dict[str, Any]
+
+
 class World:
     """B scenes in lock step. Deterministic in (scenes, rig, seed); a scene unfolds alike in any batch.
 
     Holds one offscreen buffer if `rig` is given: call `close` (or use `with`) when done with it.
     """
+
+    spares_lead = True
+    """See Traffic.spares_lead."""
 
     def __init__(self, scenes: Sequence[Scene], rig: Rig | None, seed: int = 0) -> None:
         """`rig` None gives a world without cameras, for which `observe` raises. Raises ValueError without
@@ -108,15 +139,18 @@ class World:
         self.limit = np.array([scene.limit_mps for scene in scenes])
         self.lane_d = np.array([scene.lane_d_m for scene in scenes])
         self.noise_seed = self.lines.seed + seed
+        self.commanded = np.zeros((2, len(scenes)))
+        """Accelerations and curvatures of the last step."""
         self._place_vehicles()
-        self.traffic = Traffic(scenes, self.roads, self.lines, self.s)
-        self.cast = None if nobody(scenes) else Cast(scenes, self.roads, self.lines)
+        self.traffic = Traffic(self.scenes, self.roads, self.lines, self.s)
+        self.traffic.spares_lead = self.spares_lead
+        self.cast = None if nobody(scenes) else Cast(self.scenes, self.roads, self.lines)
         self.priority = Priority(self.cast, self.roads, self.lines) if self.cast else None
         self._meet(0.0)
         self.cameras = Cameras(scenes, self.roads, rig) if rig else None
         self._expert: ExpertPlan | None = None
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -158,10 +192,15 @@ class World:
         if not np.isfinite(trajectory).all():
             bad = np.flatnonzero(~np.isfinite(trajectory).all((1, 2)))
             raise ValueError(f"trajectory of vehicles {bad[:8].tolist()} is not finite")
-        accel, curvature = control(trajectory, self.motion.speed, self.motion.curvature)
+        self.obey(np.stack(control(trajectory, self.motion.speed, self.motion.curvature)), period_s)
+
+    def obey(self, command: Floats, period_s: float = PLAN_PERIOD_S) -> None:
+        """Drives with these accelerations and curvatures [2, B] for `period_s`. With the commands that another
+        world of these scenes had (`commanded`, step by step) this one unfolds as that one did."""
+        self.commanded = command
         self.missed_stop[:], self.ran_red[:], self.took_way[:] = False, False, False
         for _ in range(round(period_s / PHYSICS_S)):
-            self._physics(accel, curvature)
+            self._physics(*command)
         self._expert = None
 
     def displace(self, lateral_m: Floats, heading_rad: Floats, speed_factor: Floats) -> None:
@@ -171,6 +210,22 @@ class World:
         self.motion.heading = self.motion.heading + heading_rad
         self.motion.speed = self.motion.speed * speed_factor
         self._locate()
+        self._expert = None
+
+    def state(self) -> State:
+        """A copy of how the world is now."""
+        return State(self.scenes, self._copied({name: getattr(self, name) for name in _CHANGES}))
+
+    def restore(self, state: State) -> None:
+        """Makes this world what that one, of the same scenes, was; it may have had other cameras or none. Raises
+        ValueError for a state of other scenes."""
+        if len(state.scenes) != len(self) or any(
+            a is not b for a, b in zip(state.scenes, self.scenes, strict=True)
+        ):
+            raise ValueError("the state is of other scenes than this world")
+        for name, value in self._copied(state.values).items():
+            setattr(self, name, value)
+        self.traffic.spares_lead = self.spares_lead
         self._expert = None
 
     def driver(self) -> Driver:
@@ -262,6 +317,19 @@ class World:
         self.stopped_at, self.halted_at = np.full(count, -1), np.full(count, -1)
         self.missed_stop, self.ran_red = np.zeros(count, bool), np.zeros(count, bool)
         self.took_way = np.zeros(count, bool)
+
+    def _copied(self, values: dict[str, Any]) -> dict[str, Any]:
+        """What never changes is shared: roads, lines, scenes and their encounters."""
+        shared = [
+            self.roads,
+            self.lines,
+            self.scenes,
+            *self.scenes,
+            values["traffic"].roads,
+            values["traffic"].lines,
+        ]
+        shared += [encounter for scene in self.scenes for encounter in scene.encounters if encounter]
+        return deepcopy(values, {id(thing): thing for thing in shared})
 
     def _locate(self) -> None:
         self.s, self.d = self.roads.project(self.motion.x, self.motion.y, self.s)

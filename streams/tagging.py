@@ -46,7 +46,17 @@ LATERAL_MPS2 = 4.89
 TAILGATING_MS = 1000.0
 STANDING_KMH = 1.0
 
-_CAUSES = {"lateral": 1, "collision": 2, "stop_sign": 3, "red_light": 4, "pedestrian": 5, "stuck": 6}
+_CAUSES = {
+    "lateral": 1,
+    "collision": 2,
+    "stop_sign": 3,
+    "red_light": 4,
+    "pedestrian": 5,
+    "stuck": 6,
+    "right_of_way": 7,
+    "cyclist": 8,
+    "emergency": 9,
+}
 """Of a disengagement, by number; 0 for any other."""
 
 Floats = NDArray[np.float64]
@@ -104,7 +114,9 @@ SCENARIOS: tuple[tuple[str, Callable[[Columns], Flags]], ...] = (
     ("conflict", lambda c: c.cause("collision")),
     ("stop_sign", lambda c: c.cause("stop_sign")),
     ("traffic_light", lambda c: c.cause("red_light")),
-    ("vulnerable_road_user", lambda c: c.cause("pedestrian")),
+    ("vulnerable_road_user", lambda c: c.cause("pedestrian") | c.cause("cyclist")),
+    ("right_of_way", lambda c: c.cause("right_of_way")),
+    ("emergency_vehicle", lambda c: c.cause("emergency")),
     ("stalled", lambda c: c.cause("stuck")),
     ("hard_brake", lambda c: c.signal(ACCELERATION) <= HARD_BRAKE_MPS2),
     ("emergency_brake", lambda c: c.on(EMERGENCY_BRAKE)),

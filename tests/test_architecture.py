@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "monitoring": LEAVES,
     "registry": LEAVES,
     "model": LEAVES,
-    "simulation": LEAVES | {"model.labels", "model.policy", "model.rig"},
+    "simulation": LEAVES | {"model.grammar", "model.labels", "model.policy", "model.rig"},
     "streams": LEAVES | {"registry"},
     "edge": LEAVES | {"model", "registry"},
     "edge.agent": LEAVES,

@@ -11,6 +11,7 @@ from torch import nn
 
 from model.config import NetworkConfig
 from model.heads.head import Head
+from model.heads.language import Language
 from model.heads.motion import Motion
 from model.heads.occupancy import Occupancy
 from model.heads.risk import Risk
@@ -32,8 +33,9 @@ HEADS: Mapping[str, Row] = MappingProxyType(
     {
         "occupancy": Row(Occupancy, ("occupancy",), 0.3),
         "tags": Row(Tags, ("tags",), 0.2),
-        "motion": Row(Motion, ("motion",), 0.1),
+        "motion": Row(Motion, ("motion",), 0.3),
         "risk": Row(Risk, ("risk",), 0.1),
+        "language": Row(Language, ("words", "look"), 0.5),
     }
 )
 """By name, which is also that of the NetworkConfig's field: 0 leaves the head out."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.rig import Rig
-from simulation.arrays import Bools, Floats, Ints
-from simulation.scenarios import Scene
-from simulation.scores.trace import CAR, PEDESTRIAN, STEP_S, VEHICLE, Body, Ego, Events, Others, Place, Trace
-from simulation.traffic import CAR_LENGTH_M, CAR_WIDTH_M, CARS, FAR_M, PEOPLE
-from simulation.world import PHYSICS_S, World
+from simulation.arrays import Bools, Floats
+from simulation.layouts import shape
+from simulation.roads import PERIOD_M
+from simulation.scenarios import LIGHT_LINE, STOP_LINE, Scene
+from simulation.scenery import CROSSING_M
+from simulation.scores.crowd import Crowd, crowd_of
+from simulation.scores.trace import CAR, STEP_S, Body, Ego, Events, Others, Place, Trace
+from simulation.world import PHYSICS_S, State, World
 
-PERSON_M = 0.6
-"""Side of a pedestrian's box."""
+TIMEOUT_S = 90.0
+"""A scenario that is not over so long after it came on is not finished in its time."""
+ROOM_M = 2.0
+"""How much further than elsewhere one may drive at each side of a junction: its corners are rounded off."""
+EVENTS = ("ran_red", "missed_stop", "no_yield", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,38 +34,63 @@ class Instant:
     """[6, B], in the order of Ego's columns."""
     s: Floats
     """[B], road coordinate of the rear axle: where the box's is sought."""
-    others_s: Floats
-    """[B, K], road coordinates; K are the cars, then the people."""
-    others_d: Floats
-    others_v: Floats
-    """Along the road."""
-    spawns: Ints
-    """[B, K]."""
+    allowed: Floats
+    """[2, B], least and greatest d at which the vehicle may drive: passing something opens the other lane."""
+    crowd: Crowd
     broken: Bools
-    """[2, B]: passed a red light, missed a stop, in this step."""
+    """[4, B]: EVENTS of this step."""
 
 
 class RecordedWorld(World):
-    """A world that keeps an Instant of each physics step, the beginning included."""
+    """A world that keeps an Instant of each physics step, the beginning included. Its leads can be touched."""
+
+    spares_lead = False
 
     def __init__(self, scenes: Sequence[Scene], rig: Rig | None, seed: int = 0) -> None:
         super().__init__(scenes, rig, seed)
-        self.instants = [self._instant(np.zeros((2, len(self)), bool))]
+        self._begin()
+
+    def restore(self, state: State) -> None:
+        """See World.restore; what is recorded begins anew."""
+        super().restore(state)
+        self._begin()
+
+    def _begin(self) -> None:
+        count = len(self)
+        self._on_since = np.full(count, self.time_s)
+        self._number = self.cast.number.copy() if self.cast else np.zeros(count, np.int64)
+        self._held_up = np.zeros(count, bool)
+        self.instants = [self._instant(np.zeros((len(EVENTS), count), bool))]
 
     def _physics(self, accel: Floats, curvature: Floats) -> None:
         before = np.stack([self.ran_red, self.missed_stop])
         super()._physics(accel, curvature)
-        self.instants.append(self._instant(np.stack([self.ran_red, self.missed_stop]) & ~before))
+        broken = np.stack([self.ran_red, self.missed_stop]) & ~before
+        late = np.stack([self._newly_held_up(), self._newly_late()])
+        self.instants.append(self._instant(np.concatenate([broken, late])))
+
+    def _newly_held_up(self) -> Bools:
+        now = self.priority.holds_up if self.priority else self._held_up
+        fresh, self._held_up = now & ~self._held_up, now
+        return np.asarray(fresh)
+
+    def _newly_late(self) -> Bools:
+        """Whether the present scenario's time ran out in this step."""
+        if not self.cast:
+            return np.zeros(len(self), bool)
+        self._on_since = np.where(self.cast.number != self._number, self.time_s, self._on_since)
+        self._number = self.cast.number.copy()
+        on = np.array([name != "" for name in self.cast.names])
+        left = TIMEOUT_S - (self.time_s - self._on_since)
+        return np.asarray(on & (np.abs(left + PHYSICS_S / 2 - 1e-6) < PHYSICS_S / 2))
 
     def _instant(self, broken: Bools) -> Instant:
-        m, t = self.motion, self.traffic
+        m, p = self.motion, self.priority
         return Instant(
             np.stack([m.x, m.y, m.heading, m.speed, m.accel, m.yaw_rate]),
             self.s.copy(),
-            np.concatenate([t.car_s, t.person_s], 1),
-            np.concatenate([t.car_d, t.person_d], 1),
-            np.concatenate([t.car_v, np.zeros_like(t.person_v)], 1),
-            np.concatenate([t.spawns, t.person_spawns], 1),
+            np.stack([p.low, p.high] if p else [self.lane_d, self.lane_d]),
+            crowd_of(self.traffic, self.cast),
             broken,
         )
 
@@ -68,13 +99,11 @@ def trace_of(world: RecordedWorld, route_m: Floats, body: Body = CAR) -> Trace:
     """What the world's vehicles did so far, [B, T]. `route_m` [B]: the lengths of their routes. Raises ValueError
     before the first step."""
     motion = _column(world.instants, "motion", 2)
-    broken = _column(world.instants, "broken", 2)
-    never = np.zeros_like(broken[0])
     return Trace(
         Ego(*motion),
         _others(world),
         _place(world, motion, body),
-        Events(broken[0], broken[1], never, never),
+        Events(*_column(world.instants, "broken", 2)),
         route_m,
         body,
     )
@@ -85,31 +114,29 @@ def _column(instants: Sequence[Instant], name: str, axis: int = 1) -> NDArray[An
 
 
 def _others(world: RecordedWorld) -> Others:
-    """Motion across the road is told by how the places change: the world keeps none."""
-    s, d, v = (_column(world.instants, f"others_{name}") for name in "sdv")
-    track = _column(world.instants, "spawns")
-    rate = np.zeros_like(d)
-    rate[:, 1:] = np.where(track[:, 1:] == track[:, :-1], np.diff(d, axis=1) / STEP_S, 0.0)
-    course = np.arctan2(rate, v)
-    x, y, along = (c.reshape(s.shape) for c in world.roads.pose(s.reshape(len(s), -1), d.reshape(len(s), -1)))
-    person = np.arange(CARS + PEOPLE) >= CARS
-
-    def sized(car: float, walker: float) -> Floats:
-        return np.broadcast_to(np.where(person, walker, car), s.shape)
-
+    """Motion across the road is told by how the places change: the world keeps none. Who is on a path moves along
+    its own heading."""
+    crowds = [instant.crowd for instant in world.instants]
+    c = Crowd(*(np.stack([getattr(crowd, f.name) for crowd in crowds], 1) for f in fields(Crowd)))
+    rate = np.zeros_like(c.d)
+    same = (c.track[:, 1:] == c.track[:, :-1]) & (c.width_m[:, 1:] == c.width_m[:, :-1])
+    # A box that widens is an opening door: its middle moves, its car does not.
+    rate[:, 1:] = np.where(same, np.diff(c.d, axis=1) / STEP_S, 0.0)
+    x, y, along = (z.reshape(c.s.shape) for z in world.roads.pose(_flat(c.s), _flat(c.d)))
+    drifts = np.arctan2(rate, c.v)
     return Others(
-        present=s < FAR_M / 2,
-        track=track,
-        kind=np.broadcast_to(np.where(person, PEDESTRIAN, VEHICLE), s.shape),
-        x_m=x,
-        y_m=y,
-        heading_rad=along + course,
-        speed_mps=np.hypot(v, rate),
-        length_m=sized(CAR_LENGTH_M, PERSON_M),
-        width_m=sized(CAR_WIDTH_M, PERSON_M),
-        s_m=s,
-        d_m=d - world.lane_d[:, None, None],
-        course_rad=course,
+        present=c.present,
+        track=c.track,
+        kind=c.kind,
+        x_m=np.where(c.on_path, c.x, x),
+        y_m=np.where(c.on_path, c.y, y),
+        heading_rad=np.where(c.on_path, c.heading, along + drifts),
+        speed_mps=np.where(c.on_path, c.v, np.hypot(c.v, rate)),
+        length_m=c.length_m,
+        width_m=c.width_m,
+        s_m=c.s,
+        d_m=c.d - world.lane_d[:, None, None],
+        course_rad=np.where(c.on_path, c.heading - along, drifts),
     )
 
 
@@ -125,17 +152,49 @@ def _place(world: RecordedWorld, motion: Floats, body: Body) -> Place:
         ]
     )
     lane = world.traffic.lane_m[:, None]
-    own_side = world.traffic.side[:, None] * d < 0
+    low, high = _column(world.instants, "allowed", 2)
+    junction = in_junction(world.scenes, s)
     return Place(
         s_m=s,
         d_m=d - world.lane_d[:, None],
         course_rad=world.roads.heading_error(s, heading),
-        overhang_m=np.abs(corners).max(0) - lane,
+        overhang_m=np.abs(corners).max(0) - lane - np.where(junction, ROOM_M, 0.0),
         several_lanes=(corners.min(0) < 0) & (corners.max(0) > 0),
-        wrong_way=~own_side | (np.abs(d) > lane),
-        junction=np.zeros(s.shape, bool),
+        wrong_way=np.abs(d - np.clip(d, low, high)) > lane / 2,
+        junction=junction,
         limit_mps=np.broadcast_to(world.limit[:, None], s.shape),
     )
+
+
+def in_junction(scenes: Sequence[Scene], s: Floats) -> Bools:
+    """Whether other roads join or cross at `s` [B, T] of each scene's road."""
+    out = np.zeros(s.shape, bool)
+    for row, scene in enumerate(scenes):
+        for begin, end in _junctions(scene):
+            out[row] |= np.mod(s[row] - begin, PERIOD_M) < end - begin
+    return out
+
+
+def _junctions(scene: Scene) -> list[tuple[float, float]]:
+    """From where to where on one period of its road other roads join or cross."""
+    out = []
+    for slot, line_s in enumerate(scene.line_s_m):
+        encounter, turn = scene.encounters[slot], float(scene.turn_rad[slot]) * scene.region.side
+        here = shape(encounter.layout, turn, scene.lane_width_m) if encounter else None
+        if here and here.pieces:
+            begin, end = here.from_m, here.from_m + sum(length for length, _ in here.pieces)
+        elif here:
+            begin, end = 0.0, 2 * here.middle_m
+        elif scene.line_kind[slot] in (STOP_LINE, LIGHT_LINE):
+            begin, end = CROSSING_M
+        else:
+            continue
+        out.append((float(line_s) + begin, float(line_s) + end))
+    return out
+
+
+def _flat(column: Floats) -> Floats:
+    return column.reshape(len(column), -1)
 
 
 def _point(x: Floats, y: Floats, heading: Floats, along: float, aside: float) -> tuple[Floats, Floats]:

@@ -74,8 +74,8 @@ class TriggerEvent(Struct, frozen=True, gc=False, tag="fleetwheel.event.v1", tag
     model_version: Name
     region: Name
     cause: Name = ""
-    """Of a disengagement: lateral, collision, stop_sign, red_light, pedestrian, stuck, driver. Of a campaign:
-    campaign/ and its id."""
+    """Of a disengagement: lateral, collision, stop_sign, red_light, pedestrian, stuck, right_of_way, cyclist,
+    emergency, driver. Of a campaign: campaign/ and its id."""
     pose: Pose = Pose()
     signals: Signals = {}
     scores: Scores = Scores()

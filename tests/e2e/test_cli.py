@@ -40,6 +40,9 @@ COMMANDS = (
     ("campaigns", "check"),
     ("campaigns", "names"),
     ("campaigns", "debt"),
+    ("model", "adapt"),
+    ("model", "merge"),
+    ("model", "practise"),
     ("replay",),
 )
 

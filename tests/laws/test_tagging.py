@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulation.episode import CAUSES
 from streams.contracts.codec import Message, encode
 from streams.contracts.drive import Trigger
 from streams.contracts.odd import odd_cell
@@ -91,6 +92,9 @@ def test_cells(changes: dict[str, Any], cell: str) -> None:
         ({"cause": "red_light"}, "traffic_light"),
         ({"cause": "collision"}, "conflict"),
         ({"cause": "stuck"}, "stalled"),
+        ({"cause": "cyclist"}, "vulnerable_road_user"),
+        ({"cause": "right_of_way"}, "right_of_way"),
+        ({"cause": "emergency"}, "emergency_vehicle"),
         ({"signals": {"Vehicle.Acceleration.Longitudinal": -3.5}}, "hard_brake"),
         ({"signals": {EMERGENCY_BRAKE: 1.0}}, "emergency_brake"),
         ({"signals": {ABS_ENGAGED: 1.0}}, "slippery"),
@@ -105,6 +109,11 @@ def test_cells(changes: dict[str, Any], cell: str) -> None:
 )
 def test_scenario_tags(changes: dict[str, Any], expected: str) -> None:
     assert expected in tag(**changes).tags
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_every_cause_of_the_simulated_fleet_has_a_tag_of_its_own(cause: str) -> None:
+    assert set(tag(cause=cause).tags) - {"takeover"}
 
 
 def test_a_quiet_sample_has_no_scenario_tag() -> None:

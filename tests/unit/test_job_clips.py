@@ -19,17 +19,20 @@ from jobs.curate import choose, curate
 from jobs.documents import ClipFacts
 from jobs.label import ClipLabels, hindsight, is_plausible, label, label_clip, pack, unpack
 from jobs.naming import DATASET
+from jobs.recorded import from_folder
 from jobs.step import Work, no_progress
 from model.data import BadSamples, samples_from_arrays
 from model.rig import THREE_CAMERAS, Rig
 from registry.clips import ClipFrames, ClipIndex, read_clip
 from registry.datasets import DatasetClip, load_dataset
+from registry.errors import Corrupt
 from registry.models import ModelVersion
 from registry.store import Store
 from streams.contracts.clips import ArchivedClip
 from streams.contracts.ids import digest
 from streams.contracts.jobs import JobRequested
 from streams.contracts.odd import SPEED, YAW_RATE
+from tests.unit.clip_bytes import whole_clip
 from tests.unit.model_samples import labelled, some_samples
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -235,6 +238,23 @@ def test_from_archive_to_samples(tmp_path: Path) -> None:
         fleet.store, dataset.clips, unpack(fleet.store.get(labelled.labels)), no_progress, most=30
     )
     assert len(few) == 30
+
+
+def test_a_folder_of_clips_is_read_as_a_job_reads_them(tmp_path: Path) -> None:
+    for i in range(2):
+        (tmp_path / f"c{i}.mcap").write_bytes(clip_bytes(f"c{i}", i))
+    learnt = from_folder(tmp_path, no_progress)
+    assert learnt.sources == ("c0", "c1")
+    np.testing.assert_allclose(learnt.target[27], arc(8.0, 0.2), atol=2e-3)
+    (tmp_path / "other.mcap").write_bytes(whole_clip())
+    with pytest.raises(BadSamples, match="clip clip-1 must not be learnt from: its cameras"):
+        from_folder(tmp_path, no_progress)
+    (tmp_path / "other.mcap").write_bytes(clip_bytes("c1", 1))
+    with pytest.raises(BadSamples, match="another file holds it too"):
+        from_folder(tmp_path, no_progress)
+    (tmp_path / "other.mcap").write_bytes(clip_bytes("other")[:-3000])
+    with pytest.raises(Corrupt):
+        from_folder(tmp_path, no_progress)
 
 
 class Taught:

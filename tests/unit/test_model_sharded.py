@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
 
 from model.checkpoint import Checkpoint, load
 from model.config import BadConfig
 from model.long_run import Interrupted, Step, Watch
-from model.ranks import ALONE, BadRanks, Ranks, joined
+from model.ranks import ALONE, BadRanks, Ranks, grouped, joined
 from model.sharded import share_of
 from model.training import initial
 from tests.conftest import ROOT
@@ -133,6 +134,14 @@ def test_parts_that_processes_cannot_share_are_refused() -> None:
 def test_half_of_torchruns_environment_is_refused(environment: dict[str, str], said: str) -> None:
     with pytest.raises(BadRanks, match=said), joined(environment):
         pass
+
+
+def test_a_group_of_one_trains_as_a_process_alone(tmp_path: Path, alone: tuple[list[float], Checkpoint]) -> None:
+    """As on a single GPU, where sharding brings the precision of the blocks and nothing else."""
+    with grouped(0, 1, torch.device("cpu"), dist.HashStore()) as ranks:
+        losses = worker.train(tmp_path / "one", ranks)
+    assert losses == pytest.approx(alone[0], rel=LOSSES_DIFFER)
+    assert trained_apart(alone[1], load(tmp_path / "one.safetensors")) < WEIGHTS_DIFFER
 
 
 def test_without_torchrun_this_process_is_alone() -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import cache
 
 import numpy as np
 import pytest
 
 from simulation.dynamics import FRONT_M, REAR_M
+from simulation.encounters import CAST
 from simulation.episode import Supervised
-from simulation.scenarios import scenes
+from simulation.expert import Obstacles, plan
+from simulation.roads import PERIOD_M
+from simulation.scenarios import LIGHT_LINE, LINES, STOP_LINE, Scene, scenes
 from simulation.scores import carla, nuplan, pdm, rss
-from simulation.scores.recording import RecordedWorld, trace_of
-from simulation.scores.trace import PEDESTRIAN, STEP_S, Trace, chosen, pieces, windows
-from simulation.traffic import CAR_WIDTH_M, CARS
-from simulation.world import Status
+from simulation.scores.collisions import collisions
+from simulation.scores.recording import RecordedWorld, in_junction, trace_of
+from simulation.scores.trace import CYCLIST, PEDESTRIAN, STATIC, STEP_S, VEHICLE, Trace, chosen, pieces, windows
+from simulation.traffic import CAR_WIDTH_M, CARS, FAR_M, PEOPLE
+from simulation.world import Status, World
 
 MIX = {"base": 3.0, "left_hand": 1.0, "pedestrians": 1.0, "cut_in": 1.0}
 PLANS = 100
@@ -160,3 +166,132 @@ def test_only_what_the_policy_drove_is_scored() -> None:
     # The safety driver let nothing worse happen than leaving the lane by a metre.
     assert (own.place.overhang_m < 0.6).all()
     assert (pdm.no_collision(own) == 1).all()
+
+
+def among(
+    name: str, seconds: float, drive: Callable[[World], np.ndarray], count: int = 6
+) -> tuple[RecordedWorld, Trace]:
+    """A scenario driven without a safety driver."""
+    world = RecordedWorld(scenes({name: 1.0}, count, 21, "fleet"), None)
+    for _ in range(round(seconds / 0.2)):
+        world.step(drive(world))
+    return world, trace_of(world, np.full(count, 200.0))
+
+
+def as_expert(world: World) -> np.ndarray:
+    return world.expert().trajectory
+
+
+@cache
+def carefully(name: str) -> tuple[RecordedWorld, Trace]:
+    """Forty seconds of the expert."""
+    return among(name, 40.0, as_expert)
+
+
+def straight_on(world: World) -> np.ndarray:
+    """Along the middle of the lane at the present speed, at least 5 m/s, whoever is there."""
+    free = Obstacles(*np.full((7, len(world)), FAR_M))
+    return plan(world.roads, replace(world.driver(), limit=np.maximum(world.driver().v, 5.0)), free).trajectory
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("overtaking_cyclist", CYCLIST),
+        ("zebra_crossing", PEDESTRIAN),
+        ("emergency_vehicle", VEHICLE),
+        ("roadworks", STATIC),
+        ("opening_door", VEHICLE),
+    ],
+)
+def test_who_takes_part_is_in_the_trace_as_what_it_is(name: str, kind: int) -> None:
+    world, trace = carefully(name)
+    assert world.cast is not None
+    others, mine = trace.others, slice(CARS + PEOPLE, None)
+    there = others.present[..., mine]
+    assert (there & (others.kind[..., mine] == kind)).any()
+    for column in ("x_m", "y_m", "heading_rad", "speed_mps", "s_m", "d_m", "length_m", "width_m"):
+        assert np.isfinite(getattr(others, column)[..., mine][there]).all(), column
+    # Where the cast is drawn, there its boxes are; an open door widens one.
+    x, y, heading = world.cast.poses()
+    last = (slice(None), -1, slice(CARS + PEOPLE, CARS + PEOPLE + CAST))
+    shut = world.cast.visible & (world.cast.opened == 0)
+    np.testing.assert_allclose(others.x_m[last][shut], x[shut], atol=1e-6)
+    np.testing.assert_allclose(others.y_m[last][shut], y[shut], atol=1e-6)
+    turned = np.angle(np.exp(1j * (others.heading_rad[last] - heading)))[shut]
+    assert (np.abs(turned) < 0.4).all()
+
+
+def test_whoever_drives_through_a_scenario_hits_what_is_there() -> None:
+    hit = {name: collisions(among(name, 40.0, straight_on)[1]) for name in ("roadworks", "overtaking_cyclist")}
+    assert (hit["roadworks"].at_fault & (hit["roadworks"].kind == STATIC)).any()
+    assert (hit["overtaking_cyclist"].at_fault & (hit["overtaking_cyclist"].kind == CYCLIST)).any()
+    careful = collisions(carefully("roadworks")[1])
+    assert not careful.at_fault.any()
+
+
+def test_the_other_lane_is_open_to_who_passes_and_closed_to_others() -> None:
+    world, trace = carefully("roadworks")
+    far_out = np.abs(trace.place.d_m) > world.traffic.lane_m[:, None] / 2
+    assert far_out.any(), "somebody got past"
+    assert not trace.place.wrong_way[far_out].all()
+    assert not trace.place.wrong_way[~far_out].any()
+    aside = np.zeros((6, 8, 2), np.float32)
+    aside[..., 0], aside[..., 1] = 2.0 * np.arange(1, 9), 0.25 * np.arange(1, 9) ** 1.5
+    side = np.array([scene.region.side for scene in world.scenes], np.float32)
+    _, off = among("red_light", 4.0, lambda w: aside * np.stack([np.ones(6, np.float32), side], 1)[:, None])
+    assert off.place.wrong_way[:, -1].all()
+
+
+@pytest.mark.parametrize("name", ["roundabout", "unprotected_turn", "red_light", "base"])
+def test_junctions_are_where_roads_meet(name: str) -> None:
+    found = scenes({name: 1.0}, 4, 21, "fleet")
+    station = np.broadcast_to(np.arange(0.0, PERIOD_M, 0.5), (4, 1920))
+    inside = in_junction(found, station)
+    np.testing.assert_array_equal(inside, in_junction(found, station + PERIOD_M))
+    for row, scene in enumerate(found):
+        meets = [i for i in range(LINES) if _roads_meet(scene, i)]
+        assert np.count_nonzero(np.diff(inside[row].astype(int)) == 1) == len(meets)
+        for slot in meets:
+            middle = MIDDLE_M[_layout(scene, slot)]
+            assert inside[row, round(2 * (scene.line_s_m[slot] + middle))]
+            assert not inside[row, round(2 * (scene.line_s_m[slot] - 15.0))]
+
+
+MIDDLE_M = {"ring": 20.0, "turn": 8.0, "cross": 5.5, "": 5.5}
+
+
+def _layout(scene: Scene, slot: int) -> str:
+    encounter = scene.encounters[slot]
+    return encounter.layout if encounter else ""
+
+
+def _roads_meet(scene: Scene, slot: int) -> bool:
+    if scene.encounters[slot]:
+        return _layout(scene, slot) != "straight"
+    return scene.line_kind[slot] in (STOP_LINE, LIGHT_LINE)
+
+
+def test_who_does_not_draw_aside_is_told_of_once_for_each_emergency() -> None:
+    _, trace = among("emergency_vehicle", 40.0, straight_on)
+    told = trace.events.no_yield.sum(1)
+    assert told.max() >= 1 and told.max() <= 3
+    _, polite = carefully("emergency_vehicle")
+    assert not polite.events.no_yield.any()
+    assert (carla.infractions(trace)["no_yield_to_emergency"] == told).all()
+
+
+def test_a_scenario_that_is_never_finished_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulation.scores.recording.TIMEOUT_S", 8.0)
+
+    def waits(world: World) -> np.ndarray:
+        """Drives up to its scenario and stays there."""
+        assert world.cast is not None
+        here = world.cast.line_s - world.front_s < 40.0
+        return np.where(here[:, None, None], np.float32(0), as_expert(world))
+
+    _, trace = among("roundabout", 40.0, waits)
+    assert (trace.events.timeout.sum(1) <= 1).all()
+    assert trace.events.timeout.sum() >= 2
+    _, quick = among("base", 4.0, as_expert)
+    assert not quick.events.timeout.any()

@@ -1,0 +1,120 @@
+"""`fleet model adapt` and `fleet model merge`: adapters learnt, and added to their base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from fleet.console import Watcher
+from fleet.unfinished import unfinished
+from jobs.recorded import from_folder, from_recording
+from model import adapter_file, checkpoint
+from model.adapter_file import load_base
+from model.adapters import adapt, adapting, merged
+from model.data import Samples
+from model.export import export
+from model.rig import THREE_CAMERAS
+from model.training import Hooks
+from simulation.episode import record_expert
+from simulation.scenarios import BASE, condition, drawn, scene_seed
+from streams.contracts.ids import sha256_hex
+
+KEEP_EVERY = 25
+"""Steps that a stopped run loses at most."""
+DRIVE_S = 10.0
+
+
+class BadSource(ValueError):
+    """What to learn from is not told, or told twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `fleet model adapt` was asked for."""
+
+    name: str
+    region: str
+    clips: Path | None
+    drives: int
+    steps: int
+    rank: int
+    seed: int
+
+
+def run_adapt(path: Path, asked: Asked, out: Path, *, as_json: bool) -> None:
+    """The command. Raises BadCheckpoint, BadSource, BadSamples, UnknownName, BadAdapter, NonFiniteLoss,
+    OSError."""
+    base = load_base(path)
+    with Watcher(quiet=as_json) as watch:
+        samples = _samples(asked, watch)
+        learnt = sha256_hex(samples.target.tobytes() + samples.speed_mps.tobytes())
+        run = unfinished(out, base.sha256, asked.name, asked.steps, asked.rank, asked.seed, learnt)
+        hooks = Hooks(
+            lambda done, of, loss: watch("steps", done, of, f"loss {loss:.3f}"), run.keep, KEEP_EVERY, run.left()
+        )
+        adapter = adapt(
+            base,
+            asked.name,
+            samples,
+            samples,
+            THREE_CAMERAS,
+            adapting(asked.steps),
+            rank=asked.rank,
+            seed=asked.seed,
+            hooks=hooks,
+        )
+    sha256 = adapter_file.save(adapter, out)
+    run.over()
+    share = adapter.parameters / base.parameters
+    told: dict[str, object] = {
+        "adapter": str(out),
+        "name": adapter.name,
+        "sha256": sha256,
+        "base_sha256": base.sha256,
+    }
+    told |= {"parameters": adapter.parameters, "share": share, "frames": len(samples)}
+    line = f"{out}: {adapter.parameters} parameters, {share:.1%} of the base's; learnt from {len(samples)} frames"
+    typer.echo(json.dumps(told) if as_json else line)
+
+
+def _samples(asked: Asked, watch: Watcher) -> Samples:
+    if (asked.clips is None) == (not asked.region):
+        raise BadSource("say what to learn from: --region NAME or --clips FOLDER, one of them")
+    if asked.clips is not None:
+        return from_folder(asked.clips, lambda done, of, what: watch("clips", done, of, what))
+    return region_samples(asked.region, asked.drives, asked.seed, watch)
+
+
+def region_samples(region: str, drives: int, seed: int, watch: Watcher) -> Samples:
+    """What the expert does in so many drives of a region, each a clip. Raises UnknownName."""
+    where = condition(BASE, region)
+    scenes = [drawn(where, scene_seed("train", seed, number)) for number in range(drives)]
+    recorded = record_expert(
+        scenes,
+        THREE_CAMERAS,
+        DRIVE_S,
+        seed,
+        progress=lambda share: watch(region, round(100 * share), 100, "drives"),
+    )
+    return from_recording(recorded, [f"{region}-{seed}-{vehicle}" for vehicle in recorded.vehicle])
+
+
+def run_merge(path: Path, adapters: Sequence[Path], out: Path, onnx: Path | None, *, as_json: bool) -> None:
+    """The command. Raises BadCheckpoint, BadAdapter, WrongBase, ExportMismatch, OSError."""
+    found = [adapter_file.load(each) for each in adapters]
+    whole = merged(load_base(path), found)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    told: dict[str, object] = {
+        "model": str(out),
+        "sha256": checkpoint.save(whole, out),
+        "adapters": [a.name for a in found],
+    }
+    if onnx:
+        onnx.parent.mkdir(parents=True, exist_ok=True)
+        told |= {"onnx": str(onnx), "export_error": export(whole, THREE_CAMERAS, onnx)}
+    line = f"{out}: the base with {', '.join(a.name for a in found)}" + (f"; {onnx}" if onnx else "")
+    typer.echo(json.dumps(told) if as_json else line)

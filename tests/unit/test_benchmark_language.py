@@ -1,0 +1,140 @@
+"""The language benchmark: it asks what can be told, its counterfactuals lack the cause, its bars can be missed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fleet.benchmarks import language
+from fleet.benchmarks.language import FULL, QUICK, assess, examined, run_seed
+from fleet.benchmarks.language_scenes import MIX, RIG, Case, evident, held_out
+from model.checkpoint import load
+from model.explainer import Explained
+from model.grammar import NONE, Explanation
+from model.labels import LOOKS
+from simulation.faults import FAULTS
+from simulation.labels.rule import reasons
+from simulation.scenarios import CONDITIONS, scenes
+from simulation.world import World
+
+STOP = Explanation("slow", "stop_sign", "ahead", "20 m", "171", "must", NONE)
+CLEAR = Explanation("hold", "clear", NONE, NONE, "160", "should", NONE)
+CAR = Explanation("hold", "lead", "ahead", "20 m", "126", "should", "2 s")
+
+
+def case(truth: Explanation, then: Explanation | None, beside: bool = True) -> Case:
+    """Images are marks by which `Parrot` knows what to say."""
+    images = np.zeros((len(RIG.cameras), 48, 96, 3), np.uint8)
+    look = np.full((LOOKS, 4), np.nan, np.float32)
+    return Case(
+        "base", images, 8.0, 0.0, 0, truth, look,
+        images + 1 if then else None, then, images + 2 if beside else None,
+    )  # fmt: skip
+
+
+class Parrot:
+    """Says of each kind of image what it was told to."""
+
+    def __init__(self, now: list[Explanation], gone: Explanation, beside: Explanation) -> None:
+        self.now, self.otherwise = now, {1: gone, 2: beside}
+
+    def explain(self, seen: Any) -> Explained:
+        kind, count = int(seen.images[0, 0, 0, 0, 0]), len(seen.images)
+        words = self.now if kind == 0 else [self.otherwise[kind]] * count
+        look = np.full((count, len(RIG.cameras), 3, 6), 1 / 108, np.float32)
+        return Explained(tuple(words), look, np.ones(count, np.float32))
+
+    def shown(self, look: Any) -> Any:
+        return np.zeros((len(look), len(RIG.cameras), 3, 6), np.float32)
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, parrot: Parrot, cases: list[Case]) -> dict[str, Any]:
+    monkeypatch.setattr(language, "Explainer", lambda trained, rig: parrot)
+    return examined(None, cases)  # type: ignore[arg-type]
+
+
+def test_right_words_are_counted_and_an_explanation_goes_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [case(STOP, CLEAR), case(STOP, CLEAR), case(CLEAR, None), case(CAR, CAR, beside=False)]
+    row = asked(monkeypatch, Parrot([STOP, CAR, CLEAR, CAR], CLEAR, STOP), cases)
+    assert (row["asked"], row["right"], row["words_right"]) == (4, 0.75, 0.75)
+    assert (row["removed"], row["faithful"], row["then_right"]) == (2, 1.0, 1.0), (
+        "CAR stays the expert's own cause"
+    )
+    assert (row["spared"], row["stays"]) == (3, pytest.approx(1 / 3))
+    assert row["mistaken"] == {"stop_sign -> lead": 1}
+    assert row["by_cause"]["stop_sign"] == {"asked": 2, "right": 1, "removed": 2, "gone": 2}
+    assert row["unknown_rules"] == 0 and row["said"] == 4 + 2 + 3
+
+
+def test_who_says_the_same_without_the_cause_is_not_faithful(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = asked(monkeypatch, Parrot([STOP], STOP, STOP), [case(STOP, CLEAR)])
+    assert row["faithful"] == 0.0 and row["stays"] == 1.0
+    nothing = asked(monkeypatch, Parrot([CLEAR], STOP, STOP), [case(CLEAR, None, beside=False)])
+    assert nothing["faithful"] == 0.0 and nothing["removed"] == 0
+
+
+def row_of(right: float, faithful: float, unknown: int = 0) -> dict[str, Any]:
+    shares = dict.fromkeys(("cause_right", "words_right", "then_right", "stays", "looked_at_it"), 0.5)
+    counts = {"asked": 100, "removed": 50, "spared": 9, "said": 200, "frames": 10, "parameters": 10}
+    by_cause = {"stop_sign": {"asked": 2, "right": 1, "removed": 2, "gone": 1}}
+    more = {
+        "right": right,
+        "faithful": faithful,
+        "unknown_rules": unknown,
+        "seconds": {"all": 1.0},
+        "mistaken": {},
+    }
+    return shares | counts | more | {"by_cause": by_cause}
+
+
+@pytest.mark.parametrize(
+    ("right", "faithful", "unknown", "missed"),
+    [(0.95, 0.9, 0, set()), (0.85, 0.9, 0, {"rule"}), (0.95, 0.8, 0, {"faithful"}), (0.95, 0.9, 1, {"known"})],
+)
+def test_each_bar_can_be_missed(right: float, faithful: float, unknown: int, missed: set[str]) -> None:
+    found = assess({"1": row_of(right, faithful, unknown), "2": row_of(right, faithful)})
+    assert {bar.id for bar in found.bars if not bar.holds} == missed
+    assert "of 200 held-out scenes" in found.bars[0].what
+    assert "| stop_sign | 4 | 50% | 4 | 50% |" in found.table
+
+
+def test_held_out_instants_are_told_by_all_and_seen_by_somebody() -> None:
+    cases = held_out(5, 10, 12.0, lambda done, of: None)
+    assert 5 <= len(cases) <= 10
+    again = held_out(5, 10, 12.0, lambda done, of: None)
+    assert [c.truth for c in again] == [c.truth for c in cases], "same seed, same questions"
+    for one in cases:
+        assert one.scenario in MIX and one.scenario not in FAULTS
+        assert (one.without is None) == (one.then is None)
+        if one.without is not None:
+            assert np.abs(one.without.astype(int) - one.images).max() > 20, "something is gone"
+        else:
+            assert one.truth.cause in ("clear", "bend")
+    assert set(CONDITIONS) <= set(MIX)
+    assert all(np.array_equal(a.images, b.images) for a, b in zip(cases, again, strict=True))
+
+
+def test_what_no_camera_shows_is_not_asked_about() -> None:
+    world = World(scenes({"base": 1}, 1, 1, "heldout"), None)
+    (reason,) = reasons(world)
+    balls = np.full((LOOKS, 4), np.nan, np.float32)
+    near, far, above = balls.copy(), balls.copy(), balls.copy()
+    near[0], far[0], above[0] = (20, 0, 2.2, 1.0), (60, 0, 2.2, 1.0), (1.0, 0, 30, 3.0)
+    assert evident(world, 0, replace(reason, said=STOP, look=near))
+    assert not evident(world, 0, replace(reason, said=STOP, look=far)), "less than two pixels"
+    assert not evident(world, 0, replace(reason, said=STOP, look=above)), "nobody looks up"
+    assert evident(world, 0, replace(reason, said=CLEAR, look=balls)), "what is nowhere is evident everywhere"
+
+
+def test_the_quick_form_learns_asks_and_leaves_a_model(tmp_path: Path) -> None:
+    row = run_seed(11, tmp_path / "model.safetensors", True)
+    assert row["unknown_rules"] == 0 and row["asked"] > 0 and row["frames"] == 12 * 6
+    assert load(tmp_path / "model.safetensors").network == QUICK.network
+    assert FULL.network.language and FULL.asked >= 10 * QUICK.asked
+    found = assess({"11": row})
+    assert json.loads(json.dumps(found.results, allow_nan=False))["runs"]["11"]["asked"] == row["asked"]
