@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fleet.benchmarks import language
-from fleet.benchmarks.language import FULL, QUICK, assess, examined, run_seed
+from fleet.benchmarks.language import FULL, QUICK, assess, examined, run
 from fleet.benchmarks.language_scenes import MIX, RIG, Case, evident, held_out
 from model.checkpoint import load
 from model.explainer import Explained
@@ -78,9 +78,12 @@ def test_who_says_the_same_without_the_cause_is_not_faithful(monkeypatch: pytest
     assert nothing["faithful"] == 0.0 and nothing["removed"] == 0
 
 
+LEARNT = {"frames": 10, "parameters": 10, "seconds": {"recording": 1.0, "training": 2.0, "asking": 3.0}}
+
+
 def row_of(right: float, faithful: float, unknown: int = 0) -> dict[str, Any]:
     shares = dict.fromkeys(("cause_right", "words_right", "then_right", "stays", "looked_at_it"), 0.5)
-    counts = {"asked": 100, "removed": 50, "spared": 9, "said": 200, "frames": 10, "parameters": 10}
+    counts = {"asked": 100, "removed": 50, "spared": 9, "said": 200}
     by_cause = {"stop_sign": {"asked": 2, "right": 1, "removed": 2, "gone": 1}}
     more = {
         "right": right,
@@ -97,7 +100,7 @@ def row_of(right: float, faithful: float, unknown: int = 0) -> dict[str, Any]:
     [(0.95, 0.9, 0, set()), (0.85, 0.9, 0, {"rule"}), (0.95, 0.8, 0, {"faithful"}), (0.95, 0.9, 1, {"known"})],
 )
 def test_each_bar_can_be_missed(right: float, faithful: float, unknown: int, missed: set[str]) -> None:
-    found = assess({"1": row_of(right, faithful, unknown), "2": row_of(right, faithful)})
+    found = assess(LEARNT, {"1": row_of(right, faithful, unknown), "2": row_of(right, faithful)})
     assert {bar.id for bar in found.bars if not bar.holds} == missed
     assert "of 200 held-out scenes" in found.bars[0].what
     assert "| stop_sign | 4 | 50% | 4 | 50% |" in found.table
@@ -132,9 +135,10 @@ def test_what_no_camera_shows_is_not_asked_about() -> None:
 
 
 def test_the_quick_form_learns_asks_and_leaves_a_model(tmp_path: Path) -> None:
-    row = run_seed(11, tmp_path / "model.safetensors", True)
-    assert row["unknown_rules"] == 0 and row["asked"] > 0 and row["frames"] == 12 * 6
+    learnt, runs = run([11], tmp_path / "model.safetensors", True)
+    assert learnt["frames"] == 12 * 6 and min(learnt["seconds"].values()) > 0
+    assert runs["11"]["unknown_rules"] == 0 and runs["11"]["asked"] > 0
     assert load(tmp_path / "model.safetensors").network == QUICK.network
     assert FULL.network.language and FULL.asked >= 10 * QUICK.asked
-    found = assess({"11": row})
-    assert json.loads(json.dumps(found.results, allow_nan=False))["runs"]["11"]["asked"] == row["asked"]
+    found = assess(learnt, runs)
+    assert json.loads(json.dumps(found.results, allow_nan=False))["runs"]["11"]["asked"] == runs["11"]["asked"]
