@@ -117,10 +117,13 @@ def benchmark(
 
 @app.command(
     epilog="Examples:  fleet simulate zebra_crossing --video  |  fleet simulate roundabout --region uk "
-    "--weather rain --time dusk --rig van-6  |  fleet simulate all --video"
+    "--weather rain --time dusk --rig van-6  |  fleet simulate all --video  |  fleet simulate replay --log "
+    "SEGMENT --from 10 --video  |  fleet simulate replay --log drive.csv --reactive --driver bundle.zip --json"
 )
 def simulate(
-    name: Annotated[str, typer.Argument(help="A scenario, or all. An unknown name lists the scenarios.")],
+    name: Annotated[
+        str, typer.Argument(help="A scenario, all, or replay with --log. An unknown name lists the scenarios.")
+    ],
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same drive.")] = 1,
     video: Annotated[bool, typer.Option("--video", help="A short video too.")] = False,
     seconds: Annotated[float, typer.Option(min=1, max=120, help="Length of the video.")] = 16.0,
@@ -130,12 +133,39 @@ def simulate(
     fault: Annotated[str, typer.Option(help="What is wrong with the cameras.")] = "",
     rig: Annotated[str, typer.Option(help="Cameras to look through; default: what shows the scenario.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for NAME.png and NAME.mp4.")] = Path("runs/simulate"),
+    log: Annotated[
+        Path | None,
+        typer.Option(help="Recorded drive: a comma2k19 segment, a clip (.mcap), or a table of tracks (.csv)."),
+    ] = None,
+    tracks: Annotated[Path | None, typer.Option(help="Table of other road users around that drive.")] = None,
+    from_s: Annotated[float, typer.Option("--from", min=0, help="Second of the recording to begin at.")] = 0.0,
+    reactive: Annotated[bool, typer.Option("--reactive", help="Others brake for who is in front.")] = False,
+    driver: Annotated[str, typer.Option(help="In a replay: expert, recorded, or a bundle.")] = "expert",
     json: Json = False,
 ) -> None:
-    """Show a scenario, driven by the expert.
+    """Show a scenario, driven by the expert; or a recorded drive, by anyone.
 
-    Writes a picture of its most telling instant, and a video of the seconds around it.
+    Writes a picture of its most telling instant, and a video of the seconds around it. A replay is judged against
+    what was recorded (PDMS and others, displacement, progress).
     """
+    if (name == "replay") != (log is not None):
+        raise typer.BadParameter("replay and --log RECORDING belong together", param_hint="--log")
+    if log is not None:
+        from fleet.replay import Asked, run_replay
+
+        run_replay(
+            Asked(log, tracks, from_s, seconds, reactive, driver),
+            seed=seed,
+            region=region,
+            weather=weather,
+            time_of_day=time_of_day,
+            fault=fault,
+            rig=rig,
+            out=out,
+            video=video,
+            as_json=json,
+        )
+        return
     from fleet.simulate import run_simulate
 
     run_simulate(

@@ -29,7 +29,7 @@ def run_vehicle(log: Path, out: Path | None, bundle: Path | None, *, as_json: bo
     """The command; exit 1 where the recording could not be read to its end (what came before is told). Raises
     BadSource, BadBundle, OSError."""
     drive = open_drive(log)
-    policy_for, name, version = _policy(bundle)
+    policy_for, name, version = policy_of(bundle)
     summary = run_drive(drive, policy_for, out, version)
     typer.echo(json.dumps(_object(summary, name)) if as_json else _told(summary, name))
     if summary.problem:
@@ -40,7 +40,7 @@ class Incomplete(RuntimeError):
     """Part of the recording could not be read."""
 
 
-def _policy(bundle: Path | None) -> tuple[Callable[[Rig], Policy], str, str]:
+def policy_of(bundle: Path | None) -> tuple[Callable[[Rig], Policy], str, str]:
     """Who drives: the named bundle, else the newest of the demo's releases, else a fresh model."""
     if bundle is None:
         bundle = newest_bundle(DEFAULT_RUN)

@@ -170,7 +170,8 @@ class _View:
         self.cars = [stage.thing() for _ in range(CARS)]
         self.brakes = [car.part(cameras.brakes) for car in self.cars[:ONCOMING]]
         self.people = [stage.thing() for _ in range(scene.condition.pedestrians)]
-        self.cast = [stage.thing() for _ in range(CAST if any(scene.encounters) else 0)]
+        others = len(scene.log.agents) if scene.log else CAST if any(scene.encounters) else 0
+        self.cast = [stage.thing() for _ in range(others)]
         self.lamp = stage.thing()
         self.lamps = [geometry(meshes.lamps(colour, builder.kerb_y_m)) for colour in range(4)]
         self.vehicle = stage.vehicle()

@@ -65,7 +65,8 @@ class Bodies:
 class Cast:
     """The casts of B vehicles; where a scene has no encounter, nobody ever comes on."""
 
-    def __init__(self, scenes: Sequence[Scene], roads: Roads, lines: Lines) -> None:
+    def __init__(self, scenes: Sequence[Scene], roads: Roads, lines: Lines, places: int = CAST) -> None:
+        """`places`: how many one cast has room for."""
         count = len(scenes)
         self.scenes, self.roads, self.lines = scenes, roads, lines
         self.places = Places(scenes)
@@ -83,7 +84,7 @@ class Cast:
         self.command = np.full(count, FOLLOW, np.int64)
         self.done_s = np.zeros(count)
         """Where the junction of `command` is behind the vehicle."""
-        shape = (count, CAST)
+        shape = (count, places)
         self.behaviour = np.full(shape, ABSENT)
         self.look = np.zeros(shape, np.int64)
         self.size = np.zeros((*shape, 2))

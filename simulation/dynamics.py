@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from model.policy import PLAN_STEP_S
 from simulation.arrays import Floats
+from simulation.logs import Log
 
 WHEELBASE_M = 2.8
 FRONT_M, REAR_M = 3.8, 1.0
@@ -36,6 +37,12 @@ class Motion:
     speed: Floats
     accel: Floats
     curvature: Floats
+
+    def put(self, row: int, log: Log, step: int) -> None:
+        """Puts a vehicle where a log has it."""
+        self.x[row], self.y[row], self.heading[row] = log.x_m[step], log.y_m[step], log.heading_rad[step]
+        self.speed[row], self.accel[row] = log.speed_mps[step], log.accel_mps2[step]
+        self.curvature[row] = log.curvature_per_m[step]
 
     @property
     def yaw_rate(self) -> Floats:

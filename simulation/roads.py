@@ -30,9 +30,16 @@ class Roads:
     position(s) + drift.
     """
 
-    def __init__(self, amplitude_rad: Floats, phase_rad: Floats, bends: Sequence[Floats] | None = None) -> None:
+    def __init__(
+        self,
+        amplitude_rad: Floats,
+        phase_rad: Floats,
+        bends: Sequence[Floats] | None = None,
+        lines: Sequence[Floats | None] = (),
+    ) -> None:
         """`amplitude_rad`, `phase_rad`: [B, len(HARMONICS)]. `bends`: for each road [N, 3], where a bend begins,
-        its length in m and its turn in rad, which sum up to 0 over a period."""
+        its length in m and its turn in rad, which sum up to 0 over a period. `lines`: for each road that is
+        recorded its centre line, [STATIONS + 1, 2], which replaces all that; it has one period only."""
         wave = 2 * np.pi * HARMONICS / PERIOD_M
         station = np.arange(STATIONS + 1) * STATION_M
         angle = wave[None, :, None] * station + phase_rad[:, :, None]
@@ -46,6 +53,9 @@ class Roads:
         self.x = np.concatenate([start, np.cumsum(np.cos(middle), 1) * STATION_M], 1)
         self.y = np.concatenate([start, np.cumsum(np.sin(middle), 1) * STATION_M], 1)
         self.drift = np.stack([self.x[:, -1], self.y[:, -1]], -1)
+        for row, line in enumerate(lines):
+            if line is not None:
+                self._follow(row, line)
         self.speed_cap = _speed_cap(self.curvature)
         self._row = np.arange(len(self.x))
 
@@ -59,6 +69,13 @@ class Roads:
         eased[-1] = eased[0]
         self.curvature[row] += np.gradient(eased, STATION_M)
         self.heading[row] += eased
+
+    def _follow(self, row: int, line: Floats) -> None:
+        """Makes a road of points STATION_M apart."""
+        self.x[row], self.y[row] = line.T
+        self.heading[row] = np.unwrap(np.arctan2(*np.gradient(line, axis=0).T[::-1]))
+        self.curvature[row] = np.gradient(self.heading[row], STATION_M)
+        self.drift[row] = line[-1] - line[0]
 
     def at(self, table: Floats, s: Floats) -> Floats:
         """A table of this class, [B, stations], interpolated at `s`, [B] or [B, K]."""

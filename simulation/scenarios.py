@@ -13,6 +13,7 @@ from simulation.arrays import Bools, Floats, Ints, chance
 from simulation.encounters import ENCOUNTERS, LIGHT_LINE, NO_LINE, STOP_LINE, Encounter
 from simulation.faults import FAULTS, SOUND, Fault
 from simulation.layouts import shape
+from simulation.logs import Log
 from simulation.regions import REGIONS, Phases, Region
 from simulation.roads import HARMONICS, PERIOD_M
 
@@ -112,6 +113,8 @@ SCENARIOS: dict[str, Condition] = CONDITIONS | {
     )
 }  # fmt: skip
 """Every scenario. The first loop's wheel turns on CONDITIONS alone; its measured figures rest on them."""
+REPLAY = replace(_JUNCTIONS, name="replay", regions=("us",), stop_probability=0.0, light_probability=0.0)
+"""An empty road, for a log to shape and to people (simulation/replay.py)."""
 _NONE = (0.0, 0.0)
 WEATHERS: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "clear": (_NONE, _NONE, _NONE),
@@ -180,6 +183,8 @@ class Scene:
     """What is wrong with the cameras."""
     turn_rad: Floats
     """[LINES], by how much the route turns there, to the left positive."""
+    log: Log | None = None
+    """The recorded drive that this scene replays."""
 
     @property
     def phases(self) -> Phases:
@@ -229,10 +234,11 @@ def scene(name: str, seed: int) -> Scene:
 
 
 def condition(name: str, region: str = "", weather: str = "", time_of_day: str = "", fault: str = "") -> Condition:
-    """A row of SCENARIOS, elsewhere, in other weather or through other cameras if these are given. Raises
-    UnknownName for an unknown name of any."""
+    """A row of SCENARIOS, or REPLAY, elsewhere, in other weather or through other cameras if these are given.
+    Raises UnknownName for an unknown name of any."""
+    rows = SCENARIOS | {REPLAY.name: REPLAY}
     for what, key, known in (
-        ("scenario", name, SCENARIOS),
+        ("scenario", name, rows),
         ("region", region, REGIONS),
         ("weather", weather, WEATHERS),
         ("time of day", time_of_day, TIMES_OF_DAY),
@@ -240,7 +246,7 @@ def condition(name: str, region: str = "", weather: str = "", time_of_day: str =
     ):
         if key not in known and (key or what == "scenario"):
             raise UnknownName(f"unknown {what} {key!r}; known: {', '.join(known)}")
-    found = SCENARIOS[name]
+    found = rows[name]
     if region:
         found = replace(found, regions=(region,))
     if weather:

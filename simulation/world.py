@@ -15,10 +15,12 @@ from model.rig import Rig
 from simulation import expert
 from simulation.arrays import Bools, Floats, Ints, chance
 from simulation.cameras import Cameras
-from simulation.cast import Cast, Ego, nobody
+from simulation.cast import Cast, Ego
 from simulation.dynamics import FRONT_M, REAR_M, Motion, advance, control
 from simulation.encounters import Behaviour
 from simulation.expert import Driver, ExpertPlan, Obstacles, present
+from simulation.log_cast import cast_of
+from simulation.logs import BEFORE_M, GRID_S
 from simulation.metrics import NEVER_S, time_to_collision
 from simulation.places import HALF_WIDTH_M, Places
 from simulation.priority import STRICT_S, Priority
@@ -134,6 +136,7 @@ class World:
             np.stack([scene.amplitude_rad for scene in scenes]),
             np.stack([scene.phase_rad for scene in scenes]),
             [scene.bends for scene in scenes],
+            [scene.log.centre_line(scene.lane_d_m) if scene.log else None for scene in scenes],
         )
         self.lines = Lines(scenes)
         self.limit = np.array([scene.limit_mps for scene in scenes])
@@ -144,7 +147,7 @@ class World:
         self._place_vehicles()
         self.traffic = Traffic(self.scenes, self.roads, self.lines, self.s)
         self.traffic.spares_lead = self.spares_lead
-        self.cast = None if nobody(scenes) else Cast(self.scenes, self.roads, self.lines)
+        self.cast = cast_of(self.scenes, self.roads, self.lines)
         self.priority = Priority(self.cast, self.roads, self.lines) if self.cast else None
         self._meet(0.0)
         self.cameras = Cameras(scenes, self.roads, rig) if rig else None
@@ -313,6 +316,11 @@ class World:
         curvature = self.roads.at(self.roads.curvature, self.s)
         speed = wish * (0.6 + 0.35 * chance(seed, 101))
         self.motion = Motion(x, y, heading, speed, np.zeros(count), curvature)
+        for row, scene in enumerate(self.scenes):
+            if scene.log:
+                self.motion.put(row, scene.log, 0)
+                self.s[row] = BEFORE_M
+                self._locate()
         self.travelled_m = np.zeros(count)
         self.stopped_at, self.halted_at = np.full(count, -1), np.full(count, -1)
         self.missed_stop, self.ran_red = np.zeros(count, bool), np.zeros(count, bool)
@@ -337,7 +345,7 @@ class World:
     def _physics(self, accel: Floats, curvature: Floats) -> None:
         number, line_s, _ = self.lines.next(self.front_s)
         before = self.front_s
-        self.travelled_m = self.travelled_m + advance(self.motion, accel, curvature, PHYSICS_S)
+        self.travelled_m = self.travelled_m + self._move(accel, curvature)
         self._locate()
         self.traffic.step(PHYSICS_S, self.time_s, self.s, self.motion.speed)
         self.time_s = round(self.time_s + PHYSICS_S, 3)
@@ -346,6 +354,10 @@ class World:
         self._judge_line(number, self.front_s >= line_s)
         self.stopped_at = np.where(near & (self.motion.speed < STOPPED_MPS), number, self.stopped_at)
         self.halted_at = np.where(near & (self.motion.speed < HALTED_MPS), number, self.halted_at)
+
+    def _move(self, accel: Floats, curvature: Floats) -> Floats:
+        """Drives the vehicles for PHYSICS_S; returns the metres, [B]."""
+        return advance(self.motion, accel, curvature, PHYSICS_S)
 
     def _meet(self, dt_s: float, before: Floats | None = None) -> None:
         """Moves the cast; judges who entered its place, `before` being where the bumpers were."""
@@ -413,3 +425,6 @@ class World:
             "fog": np.array([scene.fog_per_m > 0 for scene in self.scenes]),
             "left_hand": np.array([scene.region.side < 0 for scene in self.scenes]),
         }
+
+
+assert PHYSICS_S == GRID_S, "logs are followed step by step"

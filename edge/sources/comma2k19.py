@@ -108,6 +108,15 @@ class Comma2k19Drive:
         if shown < len(self._frame_t):
             raise BadSource(f"{self._video}: cut off: {shown} pictures of {len(self._frame_t)} frame times")
 
+    def path(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """Times in s since the first, and metres east and north of the first place with the device's heading, [N]
+        each: where the poses say it was, at their own 20 Hz."""
+        north, east = _level(self._positions[0])
+        moved = self._positions - self._positions[0]
+        pairs = zip(self._positions, self._orientations, strict=True)
+        heading = np.array([_heading_rad(position, orientation) for position, orientation in pairs])
+        return self._frame_t - self._frame_t[0], moved @ east, moved @ north, heading
+
     def _covered(self, t: float) -> bool:
         return bool(self._speed.t[0] <= t <= self._speed.t[-1])
 
@@ -274,11 +283,14 @@ def geodetic(position: Floats) -> tuple[float, float]:
 
 def _heading_rad(position: Floats, orientation: Floats) -> float:
     """Of the device's forward axis, anticlockwise from east."""
-    latitude, longitude = geodetic(position)
     w, x, y, z = orientation / np.linalg.norm(orientation)
     forward = np.array([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)])
-    east = np.array([-np.sin(longitude), np.cos(longitude), 0.0])
-    north = np.array(
-        [-np.sin(latitude) * np.cos(longitude), -np.sin(latitude) * np.sin(longitude), np.cos(latitude)]
-    )
+    north, east = _level(position)
     return float(np.arctan2(forward @ north, forward @ east))
+
+
+def _level(position: Floats) -> tuple[Floats, Floats]:
+    """Unit vectors to the north and to the east, ECEF."""
+    latitude, longitude = geodetic(position)
+    north = [-np.sin(latitude) * np.cos(longitude), -np.sin(latitude) * np.sin(longitude), np.cos(latitude)]
+    return np.array(north), np.array([-np.sin(longitude), np.cos(longitude), 0.0])
