@@ -151,7 +151,7 @@ def simulate(
     if (name == "replay") != (log is not None):
         raise typer.BadParameter("replay and --log RECORDING belong together", param_hint="--log")
     if log is not None:
-        from fleet.replay import Asked, run_replay
+        from fleet.log_replay import Asked, run_replay
 
         run_replay(
             Asked(log, tracks, from_s, seconds, reactive, driver),

@@ -40,8 +40,8 @@ def read_drive(path: Path) -> tuple[Track, list[Track]]:
 
 
 def read_tracks(path: Path) -> list[Track]:
-    """A CSV of COLUMNS, and SIZES where known, in any order: boxes' centres in m, in the plane of the drive. Raises
-    BadLog, OSError."""
+    """A CSV of COLUMNS, and SIZES where known, in any order: boxes' centres in m, in the plane of the drive.
+    Raises BadLog, OSError."""
     with path.open(newline="") as file:
         try:
             rows = list(csv.DictReader(file))

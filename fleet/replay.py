@@ -1,149 +1,167 @@
-"""`fleet simulate replay`: a recorded drive as a world, driven in, and judged against what was recorded."""
+"""`fleet replay`: a campaign or stages over recorded topics, and what they would cost and find."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
-from PIL import Image
 
-from fleet.console import Watcher
-from fleet.logs import read_drive, read_tracks
-from fleet.simulate import ENLARGED, Picture, frame, write_video
-from fleet.vehicle import policy_of
-from model.policy import Memory, frames_seen
-from model.rig import RIGS, THREE_CAMERAS, Rig, enlarged
-from simulation.episode import now_ns
-from simulation.expert import RULES
-from simulation.logs import BadLog, Log, log_of
-from simulation.replay import Drive, Judged, drive_in, plans, recorded_plan, replayed
-from simulation.scenarios import REPLAY, Scene, UnknownName, condition
-from simulation.world import World
+from fleet.backtest import Found, Known, in_time_order, replay_campaign, replay_stages
+from fleet.campaigns import NoSuchCampaign, Source, new_campaign
+from fleet.dry_run import duration_ns, recorded
+from fleet.estimates import Bootstrap, Estimate, estimates
+from fleet.stages import STAGES, make_stages
+from registry.store import Store
+from streams.contracts.campaigns import Campaign
+from streams.contracts.clock import SECOND_NS
+from streams.engines.round import UnknownStage
+from streams.recording import REPLAYED
+from streams.stage import AnyStage
+from streams.transport.base import Record
+from streams.triggers import TriggersConfig
 
-EXPERT, RECORDED = "expert", "recorded"
+
+class NothingToReplay(ValueError):
+    """Neither or both of a campaign and stages, or no record of what they read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What to replay, and who drives."""
+class What:
+    """What is replayed: one of the three."""
 
-    log: Path
-    tracks: Path | None
-    from_s: float
-    seconds: float
-    reactive: bool
-    driver: str
-    """EXPERT, RECORDED (the recorded trajectory as the plan) or a bundle's file."""
+    when: str = ""
+    """A condition, with `fields` of a campaign."""
+    campaign: str = ""
+    """The name of a recorded campaign."""
+    stages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Where the records come from."""
+
+    file: Path | None
+    broker: str | None
+    prefix: str = ""
+    begin: str = ""
+    end: str = ""
 
 
 def run_replay(
-    asked: Asked,
-    *,
-    seed: int,
-    region: str,
-    weather: str,
-    time_of_day: str,
-    fault: str,
-    rig: str,
-    out: Path,
-    video: bool,
-    as_json: bool,
+    what: What, source: Recorded, fields: dict[str, object], settle: str, how: Bootstrap, *, as_json: bool
 ) -> None:
-    """The command. Raises BadLog, BadSource, BadBundle, UnknownName, OSError."""
-    if rig and rig not in RIGS:
-        raise UnknownName(f"unknown rig {rig!r}; known: {', '.join(RIGS)}")
-    where, eyes = condition(REPLAY.name, region, weather, time_of_day, fault), RIGS.get(rig, THREE_CAMERAS)
-    scene = replayed(_read(asked), where, seed)
-    drives = _driver(asked.driver, eyes)
-    out.mkdir(parents=True, exist_ok=True)
-    with Watcher(quiet=as_json) as watch:
-        pictures = list[Picture]()
-        with World([scene], enlarged(eyes, ENLARGED)) as viewer:
-            watch.say(f"{asked.log}: {plans(scene.log) if scene.log else 0} plans")
-            judged = drive_in(scene, drives, eyes, _watching(viewer, pictures, every=1 if video else 10))
-    Image.fromarray(pictures[len(pictures) // 2]).save(out / "replay.png")
-    if video:
-        write_video(out / "replay.mp4", pictures)
-    told = _object(asked, scene, judged) | {"picture": "replay.png", "video": "replay.mp4" if video else ""}
-    typer.echo(json.dumps(told) if as_json else _told(told))
+    """The command. Raises NothingToReplay, UnknownStage, NoSuchCampaign, BadCampaign, BadExpression, NoInput,
+    BadTime, BadRecording, ConnectionFailed, OSError."""
+    if sum(map(bool, (what.when, what.campaign, what.stages))) != 1:
+        raise NothingToReplay("give --when CONDITION, --campaign NAME or --stage NAME, one of them")
+    unknown = [s for s in what.stages if s not in STAGES]
+    if unknown:
+        raise UnknownStage(f"no stage {', '.join(map(repr, unknown))}; there are: {', '.join(STAGES)}")
+    records = in_time_order(
+        recorded(source.file, source.broker, source.prefix, REPLAYED, source.begin, source.end)
+    )
+    known = Known()
+    for record in records:
+        known.take(record)
+    if not known.vehicles:
+        raise NothingToReplay(f"{known.records} records, and no event or report of a vehicle among them")
+    found = _found(what, source, fields, records, known, duration_ns(settle))
+    costs, yields = estimates(found.collected, found.seen, known.vehicles, how)
+    report = _report(what, known, found, costs, yields, how)
+    typer.echo(json.dumps(report) if as_json else _told(report))
 
 
-def _read(asked: Asked) -> Log:
-    ego, others = read_drive(asked.log)
-    others += read_tracks(asked.tracks) if asked.tracks else []
-    return log_of(asked.log.name, ego, others, from_s=asked.from_s, seconds=asked.seconds, reactive=asked.reactive)
+def _found(
+    what: What,
+    source: Recorded,
+    fields: dict[str, object],
+    records: Sequence[Record],
+    known: Known,
+    settle_ns: int,
+) -> Found:
+    if what.stages:
+        return replay_stages(what.stages, _make, records, settle_ns)[0]
+    if not known.novel:
+        # Nobody recorded what novelty thought: ask it now.
+        for message in replay_stages(("novelty",), _make, records, settle_ns)[1]:
+            known.learn(message)
+    return replay_campaign(_campaign(what, source, fields), known, TriggersConfig())
 
 
-def _driver(name: str, rig: Rig) -> Drive:
-    if name == EXPERT:
-        return lambda world: world.expert().trajectory
-    if name == RECORDED:
-        return recorded_plan
-    if not Path(name).is_file():
-        raise BadLog(f"unknown driver {name!r}: {EXPERT}, {RECORDED}, or the file of a bundle")
-    policy = policy_of(Path(name))[0](rig)
-    memory, seen = Memory(), frames_seen(policy)
-    return lambda world: policy.plan(memory.recall(world.observe(), now_ns(world), seen)).best
+def _campaign(what: What, source: Recorded, fields: dict[str, object]) -> Campaign:
+    if what.when:
+        return new_campaign("replayed", what.when, "replay", 1.0, **fields)
+    found = Source(source.broker, source.prefix, source.file).campaigns()
+    if what.campaign not in found:
+        raise NoSuchCampaign(
+            f"no campaign {what.campaign!r} was recorded; there are: {', '.join(found) or 'none'}"
+        )
+    return found[what.campaign]
 
 
-def _watching(viewer: World, pictures: list[Picture], every: int) -> Callable[[World], None]:
-    """Takes pictures of another world, large enough for people."""
-    calls = [0]
-
-    def look(world: World) -> None:
-        if calls[0] % every == 0:
-            viewer.restore(world.state())
-            pictures.append(frame(viewer, RULES[int(viewer.expert().rule[0])]))
-        calls[0] += 1
-
-    return look
+def _make(names: tuple[str, ...]) -> list[AnyStage]:
+    return make_stages(names, Store("memory://replay"))
 
 
-def _object(asked: Asked, scene: Scene, judged: Judged) -> dict[str, Any]:
-    log = scene.log
-    assert log, "a replayed scene has its log"
-    away = judged.displacement_m
+def _report(
+    what: What,
+    known: Known,
+    found: Found,
+    costs: dict[str, Estimate],
+    yields: dict[str, Estimate],
+    how: Bootstrap,
+) -> dict[str, Any]:
+    """What `--json` prints."""
+    hours = (known.to_ns - known.from_ns) / SECOND_NS / 3600
     return {
-        "log": str(asked.log),
-        "driver": asked.driver,
-        "seconds": round(log.seconds, 1),
-        "others": len(log.agents),
-        "reactive": asked.reactive,
-        "region": scene.region.name,
-        "scores": _plain(judged.scores),
-        "recorded": _plain(judged.recorded),
-        "displacement_m": {
-            "mean": round(float(away.mean()), 3),
-            "final": round(float(away[-1]), 3),
-            "largest": round(float(away.max()), 3),
+        "replayed": {k: v for k, v in asdict(what).items() if v},
+        "recording": {
+            "records": known.records,
+            "unreadable": known.unreadable,
+            "events": len(known.events),
+            "vehicles": len(known.vehicles),
+            "km": round(known.km, 3),
+            "hours": round(hours, 4),
         },
-        "progress": round(judged.progress, 4),
-        "failures": [asdict(failure) for failure in judged.failures],
+        "occurrences": len(found.seen),
+        "undecided": found.undecided,
+        "emitted": found.emitted,
+        "cost": {k: asdict(v) for k, v in costs.items()}
+        | {"jobs": found.jobs, "gpu_hours": round(found.gpu_hours, 6)},
+        "yield": {k: asdict(v) for k, v in yields.items()},
+        "bootstrap": asdict(how),
     }
 
 
-def _plain(scores: dict[str, float]) -> dict[str, float | None]:
-    """As JSON has no NaN."""
-    return {name: None if math.isnan(value) else round(value, 4) for name, value in scores.items()}
-
-
-def _told(told: dict[str, Any]) -> str:
-    others = f"{told['others']} others, {'reactive' if told['reactive'] else 'as recorded'}"
-    lines = [f"{told['log']}: {told['seconds']} s, {others}, driven by {told['driver']}", ""]
-    lines += [f"{'score':22}{'driven':>8}{'recorded':>10}"]
-    shown = {"None": "-"}
-    for name, value in told["scores"].items():
-        own, theirs = (shown.get(str(v), v) for v in (value, told["recorded"][name]))
-        lines.append(f"{name:22}{own:>8}{theirs:>10}")
-    away = told["displacement_m"]
-    lines += ["", f"progress {told['progress']:.3f} of the recorded drive's"]
-    lines += [
-        f"from where it was: {away['mean']} m in the mean, {away['largest']} m at most, {away['final']} m last"
+def _told(report: dict[str, Any]) -> str:
+    recording, cost = report["recording"], report["cost"]
+    confidence = f"{report['bootstrap']['confidence']:.0%}"
+    lines = [
+        f"recorded    {recording['records']} records: {recording['events']} events of {recording['vehicles']} "
+        f"vehicles in {recording['hours']:.2f} h, {recording['km']:.1f} km; {recording['unreadable']} unreadable",
+        f"occurrences {report['occurrences']}"
+        + (
+            f"; undecided on {report['undecided']} events that lack what it asks for"
+            if report["undecided"]
+            else ""
+        ),
     ]
-    lines += [f"at {f['time_s']:.1f} s a safety driver would take over: {f['cause']}" for f in told["failures"]]
-    return "\n".join([*lines, f"{told['picture']} {told['video']}".rstrip()])
+    if report["emitted"]:
+        lines.append("emitted     " + ", ".join(f"{n} to {s}" for s, n in report["emitted"].items()))
+    lines += [f"{name:11} {_figure(cost[name], '.0f', confidence)}" for name in ("events", "clips", "bytes")]
+    lines.append(f"{'jobs':11} {cost['jobs']}, {cost['gpu_hours']:g} GPU-hours")
+    lines += [f"{name:11} {_figure(value, '.1%', confidence)}" for name, value in report["yield"].items()]
+    return "\n".join(lines)
+
+
+def _figure(estimate: dict[str, float | None], shape: str, confidence: str) -> str:
+    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+    if value is None:
+        return "unknown: nothing was found"
+    if low is None or high is None:
+        return f"{value:{shape}} (no interval: fewer than two vehicles)"
+    return f"{value:{shape}} [{low:{shape}}, {high:{shape}}] ({confidence}, by vehicle)"

@@ -42,7 +42,9 @@ def flowed(sequences: Sequences) -> Pictures:
         with torch.inference_mode():
             seen = constant_flow(pair[:, 0].flatten(0, 1), pair[:, 1].flatten(0, 1), steps)
         images = (seen.clamp(0, 1) * 255).round().to(torch.uint8)
-        out[some] = images.unflatten(0, pair.shape[:1] + pair.shape[2:3]).transpose(1, 2).movedim(-3, -1).numpy()
+        out[some] = (
+            torch.unflatten(images, 0, pair.shape[:1] + pair.shape[2:3]).transpose(1, 2).movedim(-3, -1).numpy()
+        )
     return out
 
 

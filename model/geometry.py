@@ -73,7 +73,8 @@ def sources(seen: Eyes, nearness: Tensor, action: Tensor, drift: Tensor | None =
     x, y = places.gather(2, choice[..., None].expand(-1, -1, -1, -1, 2)).squeeze(2).unbind(-1)
     edge = 1 - 1 / width
     beside = (x.clamp(-edge, edge) + 2 * choice.squeeze(2) + 1 - count) / count
-    return torch.stack([beside, y], -1).unflatten(2, (height, width)), outside.unflatten(3, (height, width))
+    places = torch.unflatten(torch.stack([beside, y], -1), 2, (height, width))
+    return places, torch.unflatten(outside, 3, (height, width))
 
 
 def _projected(seen: Eyes, nearness: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,4 +112,4 @@ def sample(fields: Tensor, places: Tensor) -> Tensor:
     is what is at the border."""
     beside = fields.permute(0, 2, 3, 1, 4).flatten(3)
     found = F.grid_sample(beside, places.flatten(1, 2), "bilinear", "border", align_corners=False)
-    return found.unflatten(2, places.shape[1:3]).movedim(2, 1)
+    return torch.unflatten(found, 2, places.shape[1:3]).movedim(2, 1)

@@ -34,7 +34,7 @@ class Sequences:
     @property
     def length(self) -> int:
         """Pictures in each drive (T)."""
-        return self.images.shape[1]
+        return int(self.images.shape[1])
 
     def window(self, start: int, length: int) -> Sequences:
         """The same stretch of every drive, without a copy."""

@@ -175,7 +175,7 @@ class WorldModel(nn.Module):
         """Pixels moved to where they are seen, painted over where need be ("over" of Porter and Duff, 1984)."""
         raised, drift, share, paint = (_doubled(field) for field in sight)
         moved, _ = sources(rig.pixels, rig.pixels.ground + raised, action, drift)
-        places, kept, painted = sample(carried, moved).split((2, 1, 3), 2)
+        places, kept, painted = torch.split(sample(carried, moved), [2, 1, 3], 2)
         return torch.cat([places, kept * (1 - share), painted * (1 - share) + paint * share], 2)
 
     def _encode(self, rig: View, before: Tensor, now: Tensor, action: Tensor) -> Tensor:
@@ -226,9 +226,9 @@ def _unit(latents: Tensor) -> Tensor:
 
 
 def _halved(field: Tensor) -> Tensor:
-    return F.avg_pool2d(field.flatten(0, 1), 2).unflatten(0, field.shape[:2])
+    return torch.unflatten(F.avg_pool2d(field.flatten(0, 1), 2), 0, field.shape[:2])
 
 
 def _doubled(field: Tensor) -> Tensor:
     wide = F.interpolate(field.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
-    return wide.unflatten(0, field.shape[:2])
+    return torch.unflatten(wide, 0, field.shape[:2])

@@ -13,8 +13,8 @@ from PIL import Image
 from edge.agent.clip import encode_clip
 from edge.agent.frame import Frame
 from edge.sources.source import BadSource
+from fleet.log_replay import Asked, run_replay
 from fleet.logs import read_drive, read_tracks
-from fleet.replay import Asked, run_replay
 from simulation.logs import BadLog, Track, log_of
 from simulation.replay import drive_in, recorded_plan, replayed
 from simulation.scenarios import REPLAY, condition
