@@ -53,7 +53,7 @@ CATALOG: dict[str, Benchmark] = {
         "world-model",
     )
 }
-SEEDS: dict[str, str] = {"adaptation": "11,12,13", "driving": "11,12,13", "rigs": "11"}
+SEEDS: dict[str, str] = {"adaptation": "11,12,13", "driving": "11,12,13", "language": "11,12,13", "rigs": "11"}
 """Where nobody says otherwise; 11,12 for the others."""
 
 

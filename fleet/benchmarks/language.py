@@ -116,12 +116,14 @@ def examined(trained: Checkpoint, cases: Sequence[Case]) -> Row:
     then = [after.rule == truth.rule for truth, after in zip(truths, gone.said, strict=True) if truth]
     stays = [not _changed(now.said[i], after) for i, after in zip(spared, beside.said, strict=True)]
     said = [*now.said, *gone.said, *beside.said]
+    by_cause = _by_cause([case.truth.cause for case in cases], right, removed, goes)
     return {
         "asked": len(cases),
         "right": float(np.mean(right)),
         "cause_right": float(np.mean([s.cause == c.truth.cause for s, c in zip(now.said, cases, strict=True)])),
         "words_right": float(np.mean([s == c.truth for s, c in zip(now.said, cases, strict=True)])),
-        "by_cause": _by_cause([case.truth.cause for case in cases], right, removed, goes),
+        "by_cause": by_cause,
+        "right_of_causes": float(np.mean([c["right"] / c["asked"] for c in by_cause.values()])),
         "mistaken": _mistaken(now.said, cases),
         "removed": len(removed),
         "faithful": _mean(goes),
@@ -237,6 +239,7 @@ def _pooled(rows: Sequence[Row], share: str, of: str) -> float:
 
 _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("rule right", "right", ".1%"),
+    ("mean over causes", "right_of_causes", ".1%"),
     ("cause right", "cause_right", ".1%"),
     ("every word right", "words_right", ".1%"),
     ("goes with its cause", "faithful", ".1%"),

@@ -67,6 +67,7 @@ def test_right_words_are_counted_and_an_explanation_goes_with_its_cause(monkeypa
     )
     assert (row["spared"], row["stays"]) == (3, pytest.approx(1 / 3))
     assert row["mistaken"] == {"stop_sign -> lead": 1}
+    assert row["right_of_causes"] == pytest.approx((1 / 2 + 1 + 1) / 3)
     assert row["by_cause"]["stop_sign"] == {"asked": 2, "right": 1, "removed": 2, "gone": 2}
     assert row["unknown_rules"] == 0 and row["said"] == 4 + 2 + 3
 
@@ -82,7 +83,9 @@ LEARNT = {"frames": 10, "parameters": 10, "seconds": {"recording": 1.0, "trainin
 
 
 def row_of(right: float, faithful: float, unknown: int = 0) -> dict[str, Any]:
-    shares = dict.fromkeys(("cause_right", "words_right", "then_right", "stays", "looked_at_it"), 0.5)
+    shares = dict.fromkeys(
+        ("cause_right", "words_right", "then_right", "stays", "looked_at_it", "right_of_causes"), 0.5
+    )
     counts = {"asked": 100, "removed": 50, "spared": 9, "said": 200}
     by_cause = {"stop_sign": {"asked": 2, "right": 1, "removed": 2, "gone": 1}}
     more = {
