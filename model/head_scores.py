@@ -38,23 +38,25 @@ class Skill:
 def head_scores(checkpoint: Checkpoint, frames: Samples, rig: Rig) -> dict[str, Skill]:
     """The skill of every head with labels among these frames: `motion.speed_mps` and so on for each number,
     `tags.sign` for each tag that is there in some frame and not in others, `occupancy.body` for each class of cell
-    against all others, and `risk`. Raises ValueError without a frame."""
+    against all others, and `risk`; what is said in words is scored elsewhere. Raises ValueError without a
+    frame."""
     if not len(frames):
         raise ValueError("scores of heads need at least one frame")
     net = checkpoint.build()
-    outputs: dict[str, list[Tensor]] = {name: [] for name in net.heads}
+    scored = {name: head for name, head in each(net.heads) if isinstance(head, Motion | Classifier)}
+    outputs: dict[str, list[Tensor]] = {name: [] for name in scored}
     for view, _ in views(net, frames, rig):
         for name, parts in outputs.items():
             parts.append(view.heads[name])
     found: dict[str, Skill] = {}
     labels = {name: torch.from_numpy(np.ascontiguousarray(label)) for name, label in frames.labels.items()}
-    for name, head in each(net.heads):
+    for name, head in scored.items():
         if not all(label in labels for label in HEADS[name].labels):
             continue
         whole = torch.cat(outputs[name])
         if isinstance(head, Motion):
             found |= _motion(whole[..., 0].numpy(), labels["motion"].numpy())
-        elif isinstance(head, Classifier):
+        else:
             found |= _told(name, head.told(whole).double().numpy(), labels[name].numpy())
     return {name: skill for name, skill in found.items() if skill.cases}
 

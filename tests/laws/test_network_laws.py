@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.heads import HEADS
 from model.network import Network, View
 from model.recipes import quick
 from model.rig import Camera, Rig
 
+HEADS = ("occupancy", "tags", "motion", "risk")
+"""Those that speak of the scene as a whole, not of single tokens."""
 CONFIG = replace(quick().network, width=16, history=3, gaps=1, exits=1, token_depth=1, **dict.fromkeys(HEADS, 1))
 DEEPER = replace(CONFIG, latent_depth=2)
 seeds = st.integers(0, 2**31)
