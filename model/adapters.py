@@ -2,7 +2,7 @@
 
 An adapter adds up · down, a product of rank r, to weights of the base; a convolution's weight counts as
 [out, in · height · width]. It is added to the weight, not beside the layer: whoever reads a weight reads the
-adapted one, and a merged model computes bit for bit what was trained (docs/adr/0017)."""
+adapted one, and a merged model computes bit for bit what was trained (docs/adr/0019)."""
 
 from __future__ import annotations
 
