@@ -58,14 +58,17 @@ def assess(runs: Mapping[str, Row]) -> Measured:
     return Measured(results, _bars(found[POOLED]["recovered"], part, len(rows)), _page(found, gain, part))
 
 
-def recovered(before: Shares, arm: Shares, full: Shares, how: Resampling = HOW) -> dict[str, float | None]:
-    """The part of what `full` changes that `arm` changes too, with the percentile interval of the pigeonhole
-    bootstrap, seeds and episodes being drawn anew, the same for all three; None where `full` changes nothing."""
+def recovered(
+    before: Shares, arm: Shares, full: Shares, better: int, how: Resampling = HOW
+) -> dict[str, float | None]:
+    """The part of what `full` improves that `arm` improves too, with the percentile interval of the pigeonhole
+    bootstrap, seeds and episodes being drawn anew, the same for all three; None where `full` improves nothing.
+    `better` is 1 for a figure that is to rise, -1 for one that is to fall."""
     rng = np.random.default_rng(how.seed)
     drawn = [rng.multinomial(size, np.full(size, 1 / size), how.resamples) for size in before.top.shape]
 
     def part(zero: Floats, one: Floats, most: Floats) -> Floats:
-        there = np.abs(zero - most) > 1e-9
+        there = better * (most - zero) > 1e-9
         return np.asarray(np.divide(zero - one, zero - most, out=np.full(len(zero), np.nan), where=there))
 
     (value,) = part(*(np.array([s.value]) for s in (before, arm, full)))
@@ -79,10 +82,15 @@ def recovered(before: Shares, arm: Shares, full: Shares, how: Resampling = HOW) 
 
 def _of_region(rows: Sequence[Row], regions: Sequence[str]) -> dict[str, Any]:
     arms = {arm: [[row["abroad"][region][arm] for region in regions] for row in rows] for arm in ARMS}
-    kinds: dict[str, Callable[[Any], Shares]] = {"rate": _rate, "pdms": _score("pdms"), "ade": _ade}
+    kinds: dict[str, tuple[Callable[[Any], Shares], int]] = {
+        "rate": (_rate, -1),
+        "pdms": (_score("pdms"), 1),
+        "ade": (_ade, -1),
+    }
     parts = {
         arm: {
-            kind: recovered(of(arms[ZERO_SHOT]), of(arms[arm]), of(arms[MANY_FULL])) for kind, of in kinds.items()
+            kind: recovered(of(arms[ZERO_SHOT]), of(arms[arm]), of(arms[MANY_FULL]), better)
+            for kind, (of, better) in kinds.items()
         }
         for arm in (ADAPTER, FEW_FULL)
     }
@@ -180,7 +188,7 @@ def _page(found: Mapping[str, Any], gain: Mapping[str, Any], part: float) -> str
     lines += [
         "",
         f"Adapters have {part:.1%} of the base's parameters. Recovered: the part of what full fine-tuning on all "
-        "clips changes. Intervals 95 %: bootstrap over seeds and episodes; rates Garwood's.",
+        "clips improves. Intervals 95 %: bootstrap over seeds and episodes; rates Garwood's.",
         "",
         "| at home | PDMS | EPDMS | disengagements/km |",
         "|---|---|---|---|",

@@ -90,11 +90,14 @@ def test_intervals_follow_seeds_and_episodes() -> None:
     def shares(mean: float, spread: float) -> Shares:
         return Shares(mean + spread * rng.normal(size=(3, 40)), np.ones((3, 40)))
 
-    narrow = recovered(shares(1.0, 0.01), shares(0.2, 0.01), shares(0.0, 0.01))
-    wide = recovered(shares(1.0, 0.5), shares(0.2, 0.5), shares(0.0, 0.5))
+    narrow = recovered(shares(1.0, 0.01), shares(0.2, 0.01), shares(0.0, 0.01), -1)
+    wide = recovered(shares(1.0, 0.5), shares(0.2, 0.5), shares(0.0, 0.5), -1)
     assert narrow["value"] == pytest.approx(0.8, abs=0.02)
     spans = [float(part["high"] or 0) - float(part["low"] or 0) for part in (narrow, wide)]
     assert spans[0] < 0.05
     assert spans[1] > 0.2
     same = shares(1.0, 0.1)
-    assert recovered(same, same, same) == {"value": None, "low": None, "high": None}
+    nothing = {"value": None, "low": None, "high": None}
+    assert recovered(same, same, same, 1) == nothing
+    # Two that get worse alike have recovered nothing.
+    assert recovered(shares(0.0, 0.01), shares(1.0, 0.01), shares(1.0, 0.01), -1) == nothing
