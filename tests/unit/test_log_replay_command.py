@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import av
@@ -10,17 +12,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge.agent.bundles import MANIFEST, MODEL
 from edge.agent.clip import encode_clip
 from edge.agent.frame import Frame
+from edge.bundle import BundleManifest, pack
 from edge.sources.source import BadSource
 from fleet.log_replay import Asked, run_replay
 from fleet.logs import read_drive, read_tracks
+from jobs.context import Settings
+from model.rig import DASHCAM
+from registry.store import canonical_json
 from simulation.logs import BadLog, Track, log_of
 from simulation.replay import drive_in, recorded_plan, replayed
 from simulation.scenarios import REPLAY, condition
 from simulation.scores.trace import CAR
 from streams.contracts.odd import SPEED, YAW_RATE
 from tests.unit.replay_logs import ego, lead, oncoming, walker
+from tests.unit.vehicle_policy import straight_on
 from tests.unit.vehicle_segment import save, segment
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "drives" / "comma2k19"
@@ -133,6 +141,22 @@ def test_a_replay_is_shown_and_judged(tmp_path: Path, capsys: pytest.CaptureFixt
     run(asked(log, driver="recorded"), tmp_path / "out", as_json=False)
     said = capsys.readouterr().out
     assert "driven by recorded" in said and "progress 1.000" in said and "pdms" in said
+
+
+def test_a_bundle_drives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Straight on at the speed it has: off the road where that bends."""
+    log = table(tmp_path / "drive.csv", [ego()])
+    model, ready = straight_on(), tmp_path / "b.zip"
+    manifest = BundleManifest(
+        model_version="m", hardware=Settings().hardware, files={MODEL: hashlib.sha256(model).hexdigest()},
+        runtime="onnx", abi="1", kind="fp32", rig=asdict(DASHCAM), parity={}, same_choice=1.0, latency_ms_p50=1.0,
+        latency_ms_p99=1.0, watts=1.0, watts_source="made up", watts_origin="nowhere", rate_hz=5.0, notes=[],
+    )  # fmt: skip
+    ready.write_bytes(pack({MODEL: model, MANIFEST: canonical_json(manifest)}))
+    run(asked(log, driver=str(ready), from_s=4.0, seconds=8.0), tmp_path / "out", rig="dashcam-1")
+    told = json.loads(capsys.readouterr().out)
+    assert told["failures"][0]["cause"] == "lateral"
+    assert told["scores"]["pdms"] < 0.8 < told["recorded"]["pdms"]
 
 
 def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
