@@ -217,7 +217,10 @@ def patch_px(source: Path) -> int:
 
 def history(source: Path) -> int:
     """How many instants a graph sees, by its metadata. Raises CannotCompile."""
-    return int(_props(_load(source)).get("history", "1"))
+    text = _props(_load(source)).get("history", "1")
+    if not text.isdigit() or not int(text):
+        raise CannotCompile(f"{source}: its metadata says history {text!r}, which is no number of instants")
+    return int(text)
 
 
 def _patch_px(model: onnx.ModelProto, source: Path) -> int:

@@ -219,7 +219,6 @@ app.add_typer(model)
 app.add_typer(topics)
 app.add_typer(roles)
 app.add_typer(campaigns)
-app.add_typer(model)
 app.command(epilog=REPLAY_EXAMPLES)(replay)
 
 

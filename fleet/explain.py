@@ -134,7 +134,8 @@ def _instant(footage: Footage, explained: Explained, at: int, picture: Path) -> 
         duty=said.duty,
         text=citation(said, footage.side),
         quantity=reckoning(said, speed),
-        metres=quantity.metres(speed) if quantity else None,
+        # A video tells no speed, and without one there is no distance.
+        metres=quantity.metres(speed) if quantity and np.isfinite(speed) else None,
         probability=round(float(explained.probability[at]), 3),
         looked_at=_looked_at(footage.rig, explained.look[at]),
         truth=_truth(footage.truth[at]) if footage.truth else "",

@@ -13,7 +13,7 @@ import typer
 from PIL import Image
 
 from fleet.console import Watcher
-from fleet.logs import read_drive, read_tracks
+from fleet.logs import EGO, read_drive, read_tracks
 from fleet.simulate import ENLARGED, Picture, frame, write_video
 from fleet.vehicle import policy_of
 from model.policy import Memory, frames_seen
@@ -75,7 +75,7 @@ def run_replay(
 
 def _read(asked: Asked) -> Log:
     ego, others = read_drive(asked.log)
-    others += read_tracks(asked.tracks) if asked.tracks else []
+    others += [t for t in read_tracks(asked.tracks) if t.name != EGO] if asked.tracks else []
     return log_of(asked.log.name, ego, others, from_s=asked.from_s, seconds=asked.seconds, reactive=asked.reactive)
 
 

@@ -85,7 +85,7 @@ def train(
 )
 def convert(
     source: Annotated[Path, typer.Argument(help="A checkpoint: the folder of one step, or a safetensors file.")],
-    target: Annotated[
+    destination: Annotated[
         Path, typer.Argument(help="The other form: a file, or the folder to write the step's into.")
     ],
     json: Json = False,
@@ -93,7 +93,7 @@ def convert(
     """Turn a run's sharded checkpoint into one file, or a file into a sharded checkpoint."""
     from fleet.train import run_convert
 
-    run_convert(source, target, as_json=json)
+    run_convert(source, destination, as_json=json)
 
 
 @app.command(

@@ -69,13 +69,14 @@ def run_train(
     return 0
 
 
-def run_convert(source: Path, target: Path, *, as_json: bool) -> None:
+def run_convert(source: Path, destination: Path, *, as_json: bool) -> None:
     """See `fleet model convert`. Raises BadCheckpoint, OSError."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        digest = checkpoints.save(to_checkpoint(source), target)
-        facts = {"checkpoint": str(target), "sha256": digest}
+        digest = checkpoints.save(to_checkpoint(source), destination)
+        facts = {"checkpoint": str(destination), "sha256": digest}
     else:
-        facts = {"checkpoint": str(from_checkpoint(checkpoints.load(source), target))}
+        facts = {"checkpoint": str(from_checkpoint(checkpoints.load(source), destination))}
     typer.echo(json.dumps(facts) if as_json else facts["checkpoint"])
 
 

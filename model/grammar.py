@@ -7,6 +7,7 @@ matter, so what they do not hold cannot be said.
 
 from __future__ import annotations
 
+import math
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -215,11 +216,12 @@ def citation(said: Explanation, side: Side = -1) -> str:
 
 
 def reckoning(said: Explanation, speed_mps: float) -> str:
-    """The cited quantity and what it comes to at a speed; "" without one. Worked out, not guessed."""
+    """The cited quantity and what it comes to at a speed, where one is known; "" without a quantity. Worked out, not
+    guessed."""
     quantity = quantity_of(said)
     if quantity is None:
         return ""
     metres = quantity.metres(speed_mps)
-    if metres is None or quantity.unit == "m":
+    if metres is None or quantity.unit == "m" or not math.isfinite(metres):
         return f"{quantity.words}: {quantity.of}"
     return f"{quantity.words} ({quantity.of}): {metres:.1f} m at {speed_mps:.1f} m/s"

@@ -63,7 +63,7 @@ def run_benchmark(name: str, *, seeds: str, out: Path, quick: bool, as_json: boo
     if name not in CATALOG:
         raise UnknownBenchmark(f"no benchmark {name!r}; there are: {', '.join(CATALOG)}")
     numbers = _seeds(seeds or SEEDS.get(name, "11,12"))
-    measured = CATALOG[name](numbers, Path("runs") / "benchmarks" / name, quick)
+    measured = CATALOG[name](numbers, Path("runs") / "benchmarks" / (f"{name}-quick" if quick else name), quick)
     document = {
         "name": name,
         "command": _command(),

@@ -111,7 +111,10 @@ def examined(trained: Checkpoint, cases: Sequence[Case]) -> Row:
     spared = [i for i, case in enumerate(cases) if case.beside is not None]
     beside = _explained(explainer, [cases[i] for i in spared], [cases[i].beside for i in spared])
     right = [said.rule == case.truth.rule for said, case in zip(now.said, cases, strict=True)]
-    goes = [_changed(now.said[i], after) for i, after in zip(removed, gone.said, strict=True)]
+    goes = [
+        now.said[i].cause == cases[i].truth.cause and _changed(now.said[i], after)
+        for i, after in zip(removed, gone.said, strict=True)
+    ]
     truths = [cases[i].then for i in removed]
     then = [after.rule == truth.rule for truth, after in zip(truths, gone.said, strict=True) if truth]
     stays = [not _changed(now.said[i], after) for i, after in zip(spared, beside.said, strict=True)]
@@ -207,7 +210,7 @@ def assess(learnt: Row, runs: Mapping[str, Row]) -> Measured:
         Bar("rule", f"cited rule right, of {asked} held-out scenes", right, f">= {RIGHT}", right >= RIGHT),
         Bar(
             "faithful",
-            f"explanation goes when its cause is taken out of the world, of {removed}",
+            f"the cause is told, and the explanation goes when it is taken out of the world, of {removed}",
             faithful,
             f">= {FAITHFUL}",
             faithful >= FAITHFUL,

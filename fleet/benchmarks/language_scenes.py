@@ -104,7 +104,7 @@ def held_out(seed: int, count: int, seconds: float, progress: Progress) -> list[
     steps, found = round(seconds / PLAN_PERIOD_S), list[Case]()
     for start in range(0, count, BATCH):
         part = drawn_scenes[start : start + BATCH]
-        chosen = _chosen(part, seed, steps)
+        chosen = _chosen(part, seed, steps, np.random.default_rng([seed, start]))
         world = World(part, None, seed)
         for step in range(steps):
             rows = np.flatnonzero(chosen == step)
@@ -115,7 +115,7 @@ def held_out(seed: int, count: int, seconds: float, progress: Progress) -> list[
     return found
 
 
-def _chosen(part: Sequence[Scene], seed: int, steps: int) -> NDArray[np.int64]:
+def _chosen(part: Sequence[Scene], seed: int, steps: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """For each scene the step to ask about, -1 where none is telling."""
     world, told, shown = World(part, None, seed), list[list[tuple[str, str]]](), list[list[bool]]()
     for _ in range(steps):
@@ -123,7 +123,6 @@ def _chosen(part: Sequence[Scene], seed: int, steps: int) -> NDArray[np.int64]:
         told.append([(reason.said.cause, reason.said.rule) for reason in found])
         shown.append([evident(world, row, reason) for row, reason in enumerate(found)])
         world.step(world.expert().trajectory)
-    rng = np.random.default_rng([seed, len(part)])
     rows = zip(zip(*told, strict=True), zip(*shown, strict=True), strict=True)
     return np.array([_drawn(_telling(*row), rng) for row in rows], np.int64)
 

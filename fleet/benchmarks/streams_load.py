@@ -22,7 +22,7 @@ from streams.contracts.ids import event_id
 from streams.contracts.odd import ACCELERATION, LIGHT, SPEED, STEERING_ANGLE, VISIBILITY, YAW_RATE
 from streams.tagging import RAIN, TIME_GAP
 from streams.topics import BY_NAME
-from streams.transport.kafka import KafkaConfig, KafkaTransport
+from streams.transport.kafka import ONE_AT_A_TIME, KafkaConfig, KafkaTransport
 from streams.transport.memory import partition_of
 
 OUT = ("fleet.scenarios", "fleet.clip-requests")
@@ -102,7 +102,7 @@ def prepare(kafka: str, prefix: str) -> None:
 def _producer(kafka: str, more: Mapping[str, str | int] = MappingProxyType({})) -> Producer:
     return Producer({
         "bootstrap.servers": kafka, "partitioner": "consistent", "compression.type": "lz4", "linger.ms": 5,
-        "queue.buffering.max.messages": 1_000_000, **more,
+        "queue.buffering.max.messages": 1_000_000, **ONE_AT_A_TIME, **more,
     })  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from registry.store import open_backend
 def run(
     name: str, url: str, folder: Path, settings: list[str], ranks: Ranks = ALONE, stop_at: int = 0
 ) -> list[float]:
-    """Trains a recipe in these processes and returns the loss and then the end of each step, in s; where it is
+    """Trains a recipe in these processes and returns the end of each step, in s; where it is
     asked to stop after a step, it goes on from there at once. The first process saves the model."""
     config = overridden(recipe(name).clone, settings)
     files = open_backend(url)

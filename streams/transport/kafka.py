@@ -370,8 +370,13 @@ def _answers(admin: AdminClient, config: KafkaConfig, wanted: NewTopic) -> bool:
         return False
     newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     places = {TopicPartition(wanted.topic, p): newest for p in found.partitions}
-    asked = admin.list_offsets(places, request_timeout=config.timeout_s).values()
-    return all(future.exception(config.timeout_s) is None for future in asked)
+    asked = call(lambda: admin.list_offsets(places, request_timeout=config.timeout_s)).values()
+    # The request gives up before its futures do.
+    errors = [e for future in asked if (e := future.exception(2 * config.timeout_s)) is not None]
+    for error in errors:
+        if not isinstance(error, KafkaException) or error.args[0].code() not in _NOT_YET:
+            raise named(error) if isinstance(error, KafkaException) else error
+    return not errors
 
 
 def client_settings(config: KafkaConfig, settings: Settings) -> Settings:
@@ -430,6 +435,15 @@ def persist(action: Callable[[], _RESULT], timeout_s: float) -> _RESULT:
             time.sleep(0.1)
 
 
+_NOT_YET = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+)
+"""What a leader says, or nothing at all, until it is ready."""
 _FENCED = (
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
