@@ -7,8 +7,8 @@ matter, so what they do not hold cannot be said.
 
 from __future__ import annotations
 
-import math
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -216,8 +216,8 @@ def citation(said: Explanation, side: Side = -1) -> str:
 
 
 def reckoning(said: Explanation, speed_mps: float) -> str:
-    """The cited quantity and what it comes to at a speed, where one is known; "" without a quantity. Worked out, not
-    guessed."""
+    """The cited quantity and what it comes to at a speed, where one is known; "" without a quantity. Worked out,
+    not guessed."""
     quantity = quantity_of(said)
     if quantity is None:
         return ""

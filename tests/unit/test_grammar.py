@@ -68,6 +68,7 @@ def test_a_sentence_reads_as_one() -> None:
     assert citation(STOP).startswith("Highway Code rule 171 (must): stop behind the line")
     assert reckoning(STOP, 10.0) == ""
     assert reckoning(FOLLOW, 13.4) == "2 s (gap to who drives ahead): 26.8 m at 13.4 m/s"
+    assert reckoning(FOLLOW, float("nan")) == "2 s: gap to who drives ahead"
     room = FOLLOW._replace(cause="cyclist", rule="163", quantity="1.5 m")
     assert reckoning(room, 8.0) == "1.5 m: room beside a cyclist at up to 30 mph; more when faster"
     clear = Explanation("hold", "clear", NONE, NONE, "160", "should", NONE)
