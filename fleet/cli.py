@@ -143,7 +143,7 @@ def simulate(
     driver: Annotated[str, typer.Option(help="In a replay: expert, recorded, or a bundle.")] = "expert",
     json: Json = False,
 ) -> None:
-    """Show a scenario, driven by the expert; or a recorded drive, by anyone.
+    """Show a scenario driven by the expert, or a recorded drive.
 
     Writes a picture of its most telling instant, and a video of the seconds around it. A replay is judged against
     what was recorded (PDMS and others, displacement, progress).
