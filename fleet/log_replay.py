@@ -19,9 +19,10 @@ from fleet.vehicle import policy_of
 from model.policy import Memory, frames_seen
 from model.rig import RIGS, THREE_CAMERAS, Rig, enlarged
 from simulation.episode import now_ns
+from simulation.examination import Drive
 from simulation.expert import RULES
 from simulation.logs import BadLog, Log, log_of
-from simulation.replay import Drive, Judged, drive_in, plans, recorded_plan, replayed
+from simulation.replay import Judged, drive_in, plans, recorded_plan, replayed
 from simulation.scenarios import REPLAY, Scene, UnknownName, condition
 from simulation.world import World
 

@@ -16,6 +16,7 @@ from model.policy import PLAN_PERIOD_S, PLAN_POINTS, PLAN_STEP_S
 from model.rig import Rig
 from simulation.arrays import Bools, Floats
 from simulation.episode import CAUSES, causes
+from simulation.examination import LEAST_ROUTE_M, LOST_M, Drive
 from simulation.logs import GRID_S, Log
 from simulation.roads import Roads
 from simulation.scenarios import HOUSE, Condition, Scene, drawn
@@ -30,10 +31,6 @@ HOUSE_CLEAR_M, CLEAR_M = 10.0, 4.0
 """What stands beside the road keeps so far from where anybody drove."""
 WINDOW_STRIDE = 10
 """PDM windows begin every second."""
-LOST_M = 8.0
-"""Who is so far beside the lane stands from then on."""
-LEAST_ROUTE_M = 20.0
-Drive = Callable[[World], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,15 @@ Each seed has a model, clips and worlds of its own. Clips are of learning seeds,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fleet.benchmarks.adaptation_page import ADAPTER, FEW_FULL, MANY_FULL, ZERO_SHOT, assess
+from fleet.benchmarks.apart import each_seed
 from fleet.benchmarks.result import Measured
 from fleet.console import Watcher
 from jobs.code import code_version
@@ -40,8 +38,6 @@ from simulation.suites import Row, Suite, courses
 from streams.contracts.ids import digest
 
 RIG = THREE_CAMERAS
-PROCESSES = 2
-"""Seeds side by side."""
 HOME = ("us", "de")
 ABROAD = ("uk", "jp", "held_signs")
 """Never seen by the base model: two that keep left, with signs, lines and speeds of their own, and one that is
@@ -113,12 +109,7 @@ QUICK = Setup(
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     """Everything for each seed, in a process of its own. Base models that this code made before are taken from
     SCRATCH."""
-    # numpy's and torch's threads spin where they wait: children read this when they start.
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    scratch.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(min(len(seeds), PROCESSES), mp_context=get_context("spawn")) as pool:
-        futures = {str(seed): pool.submit(run_seed, seed, scratch, quick) for seed in seeds}
-        return assess({seed: future.result() for seed, future in futures.items()})
+    return assess(each_seed(run_seed, seeds, scratch, quick))
 
 
 def run_seed(seed: int, scratch: Path, quick: bool) -> RunRow:

@@ -6,17 +6,15 @@ nothing was learnt, searched or tuned with (simulation/suites.py).
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fleet.benchmarks.apart import each_seed
 from fleet.benchmarks.curves import disagreement, plot
 from fleet.benchmarks.driving_page import bars, pooled, table
 from fleet.benchmarks.result import Measured
@@ -40,8 +38,6 @@ from simulation.suites import SPLITS, SUITES, Course, Row, Suite, course, course
 from streams.contracts.ids import digest
 
 RIG = THREE_CAMERAS
-PROCESSES = 2
-"""Seeds at a time, each on one core."""
 MOST_HARM = 3
 """Takeovers of one drive; more tell an adversary nothing new."""
 RunRow = dict[str, Any]
@@ -109,12 +105,7 @@ QUICK = Setup(
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     """Each seed: a policy of its own, examined in worlds of its own. Policies that this code taught before are
     taken from SCRATCH."""
-    # numpy's and torch's threads spin where they wait: children read this when they start.
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    scratch.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(min(len(seeds), PROCESSES), mp_context=get_context("spawn")) as pool:
-        futures = {str(seed): pool.submit(run_seed, seed, scratch, quick) for seed in seeds}
-        return assess({seed: future.result() for seed, future in futures.items()})
+    return assess(each_seed(run_seed, seeds, scratch, quick))
 
 
 def run_seed(seed: int, scratch: Path, quick: bool) -> RunRow:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet.benchmarks.apart import processes
 from fleet.benchmarks.language_scenes import RIG, Case, held_out, taught
 from fleet.benchmarks.result import Bar, Measured
 from fleet.console import Watcher
@@ -68,9 +66,8 @@ QUICK = Size(
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     """One model, learnt with the first seed and left in SCRATCH/model.safetensors, asked about each seed's
     held-out scenes; in a process with one thread."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     scratch.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+    with processes() as child:
         return assess(*child.submit(run, seeds, scratch / MODEL, quick).result())
 
 

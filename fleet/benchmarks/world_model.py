@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet import world_recipes as recipes
+from fleet.benchmarks.apart import processes
 from fleet.benchmarks.result import Bar, Measured
 from fleet.benchmarks.world_model_driving import EpisodeRecipe, episodes
 from fleet.console import Watcher
@@ -66,13 +64,11 @@ def cut() -> Size:
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     """For each seed, in a process of its own with one thread: a world model trained and held against drives of
     worlds that it has never seen."""
-    # Threads of numpy and torch spin where they wait: children read this when they start.
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     scratch.mkdir(parents=True, exist_ok=True)
     runs: dict[str, Row] = {}
     with Watcher() as watch:
         for seed in seeds:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+            with processes() as child:
                 runs[str(seed)] = row = child.submit(run_seed, seed, scratch, quick).result()
             errors = ", ".join(f"{name} {row['pixels'][name]['mse'][BARRED_STEPS - 1]:.0f}" for name in CONTENDERS)
             watch.say(f"seed {seed}: squared error after {BARRED_STEPS} steps: {errors}")
