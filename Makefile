@@ -27,7 +27,7 @@ demo: setup     ## Turn the wheel twice on this machine, no server; report in ru
 	$(BIN)/fleet demo
 
 test: setup     ## All tests, in two processes; starts a real Apache Kafka where Java and Maven are
-	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-branch --cov-report=term --cov-fail-under=95
+	$(BIN)/pytest -n 2 --dist loadgroup --durations=25 --cov --cov-branch --cov-report=term --cov-fail-under=95
 
 chaos: setup    ## Everything dies, again and again; prints trials, kills and losses (some 15 minutes)
 	$(BIN)/fleet benchmark chaos

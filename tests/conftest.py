@@ -25,6 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Where nobody watches, a failure is told at once: a run that is ended by its limit tells nothing at its end."""
+    if report.failed and "CI" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
+        sys.stderr.write(f"\n{report.when} of {report.nodeid} failed:\n{report.longreprtext[-3000:]}\n")
+
+
 @dataclass(frozen=True)
 class QuickRun:
     """What `fleet demo --quick` left."""

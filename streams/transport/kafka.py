@@ -357,26 +357,28 @@ def make_topics(admin: AdminClient, config: KafkaConfig, wanted: Sequence[NewTop
                 _log.warning("topic %s could not be made", name)
                 raise named(error) from error
     ends = time.monotonic() + config.timeout_s
-    while not all(_answers(admin, config, t) for t in wanted):
+    while (missing := next(filter(None, (_missing(admin, config, t) for t in wanted)), None)) is not None:
         if time.monotonic() > ends:
-            raise Retry(f"{config.bootstrap} has no leader for every topic yet")
+            raise Retry(f"{config.bootstrap} has no leader for every topic yet: {missing}")
         time.sleep(0.05)
 
 
-def _answers(admin: AdminClient, config: KafkaConfig, wanted: NewTopic) -> bool:
-    """Whether each partition has a leader, and that takes itself for it: for a moment the others know first."""
-    found = call(lambda: admin.list_topics(wanted.topic, timeout=config.timeout_s)).topics.get(wanted.topic)
-    if not found or not found.partitions or any(p.leader < 0 for p in found.partitions.values()):
-        return False
-    newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    places = {TopicPartition(wanted.topic, p): newest for p in found.partitions}
-    asked = call(lambda: admin.list_offsets(places, request_timeout=config.timeout_s)).values()
-    # The request gives up before its futures do.
-    errors = [e for future in asked if (e := future.exception(2 * config.timeout_s)) is not None]
-    for error in errors:
-        if not isinstance(error, KafkaException) or error.args[0].code() not in _NOT_YET:
-            raise named(error) if isinstance(error, KafkaException) else error
-    return not errors
+def _missing(admin: AdminClient, config: KafkaConfig, wanted: NewTopic) -> str | None:
+    """What keeps a topic from being used: a leader of each partition must answer, and take itself for it; for a
+    moment the others know first. Raises what waiting does not mend."""
+    try:
+        found = call(lambda: admin.list_topics(wanted.topic, timeout=config.timeout_s)).topics.get(wanted.topic)
+        if not found or not found.partitions or any(p.leader < 0 for p in found.partitions.values()):
+            return f"{wanted.topic} is led by nobody"
+        newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        places = {TopicPartition(wanted.topic, p): newest for p in found.partitions}
+        asked = call(lambda: admin.list_offsets(places, request_timeout=config.timeout_s)).values()
+        for future in asked:
+            # The request gives up before its futures do.
+            call(lambda future=future: future.result(2 * config.timeout_s))  # type: ignore[misc]
+    except Retry as error:
+        return f"{wanted.topic}: {error}"
+    return None
 
 
 def client_settings(config: KafkaConfig, settings: Settings) -> Settings:
@@ -435,15 +437,6 @@ def persist(action: Callable[[], _RESULT], timeout_s: float) -> _RESULT:
             time.sleep(0.1)
 
 
-_NOT_YET = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.OFFSET_NOT_AVAILABLE,
-    KafkaError._TIMED_OUT,
-    KafkaError._TRANSPORT,
-)
-"""What a leader says, or nothing at all, until it is ready."""
 _FENCED = (
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,

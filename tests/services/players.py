@@ -86,8 +86,8 @@ class KafkaPlayer(ABC):
         """Topics are there and the engine runs; it ends with the context."""
         self.recordings = recordings
         self._make_topics()
-        self.start()
         try:
+            self.start()
             yield
         finally:
             self.stop()

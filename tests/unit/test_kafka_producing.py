@@ -13,7 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 from streams.engines.batch import client
 from streams.engines.batch.client import Client
 from streams.transport import kafka
-from streams.transport.base import Retry
+from streams.transport.base import Fenced, Retry
 from streams.transport.kafka import KafkaConfig, KafkaTransport, make_topics
 
 CONFIG = KafkaConfig("127.0.0.1:1", timeout_s=0.3)
@@ -32,8 +32,8 @@ def told(result: object) -> Future[Any]:
 class Admin:
     """A broker whose new leaders do not know of it for some questions."""
 
-    def __init__(self, leaders: list[int], refusals: int) -> None:
-        self.leaders, self.refusals, self.asked = leaders, refusals, 0
+    def __init__(self, leaders: list[int], refusals: int, code: int = KafkaError.NOT_LEADER_FOR_PARTITION) -> None:
+        self.leaders, self.refusals, self.code, self.asked = leaders, refusals, code, 0
 
     def create_topics(self, topics: list[NewTopic], **_: object) -> dict[str, Future[Any]]:
         return {t.topic: told(None) for t in topics}
@@ -45,22 +45,33 @@ class Admin:
     def list_offsets(self, places: dict[Any, Any], **_: object) -> dict[Any, Future[Any]]:
         self.asked += 1
         ready = self.asked > self.refusals
-        answer = (
-            SimpleNamespace(offset=0) if ready else KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
-        )
+        answer = SimpleNamespace(offset=0) if ready else KafkaException(KafkaError(self.code))
         return {place: told(answer if place.partition else SimpleNamespace(offset=0)) for place in places}
 
 
-def test_a_new_topic_is_ready_once_each_leader_answers() -> None:
-    admin = Admin([1, 1], refusals=2)
+@pytest.mark.parametrize(
+    "code", [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError._TIMED_OUT]
+)
+def test_a_new_topic_is_ready_once_each_leader_answers(code: int) -> None:
+    """Whatever a leader says until then, short of what waiting does not mend."""
+    admin = Admin([1, 1], 2, code)
     make_topics(admin, CONFIG, [TOPIC])  # type: ignore[arg-type]
     assert admin.asked == 3
 
 
-@pytest.mark.parametrize("admin", [Admin([1, -1], 0), Admin([1, 1], 10**6)])
-def test_leaders_that_do_not_come_are_told(admin: Admin) -> None:
-    with pytest.raises(Retry, match="no leader"):
+@pytest.mark.parametrize(
+    ("admin", "why"), [(Admin([1, -1], 0), "t is led by nobody"), (Admin([1, 1], 10**6), "t: Broker: Not leader")]
+)
+def test_leaders_that_do_not_come_are_told(admin: Admin, why: str) -> None:
+    with pytest.raises(Retry, match=f"no leader for every topic yet: {why}"):
         make_topics(admin, CONFIG, [TOPIC])  # type: ignore[arg-type]
+
+
+def test_what_waiting_does_not_mend_is_told_at_once() -> None:
+    admin = Admin([1, 1], 10**6, KafkaError._FENCED)
+    with pytest.raises(Fenced):
+        make_topics(admin, CONFIG, [TOPIC])  # type: ignore[arg-type]
+    assert admin.asked == 1
 
 
 def test_every_producer_sends_one_request_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,7 @@ class Broker:
         self.given = batches(records(events(40)), 10)
         self.commits: list[Commit] = []
         self.refusals = 1
+        self.closed = False
 
     def places(self) -> list[Position]:
         return [("fleet.events", p) for p in range(8)]
@@ -226,7 +227,23 @@ class Broker:
 
     def assign(self, _places: object) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_engine_that_cannot_begin_leaves_no_client_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is dropped while it is open waits for itself for ever, the process with it."""
+    clients: list[Broker] = []
+
+    class Unreadable(Broker):
+        def committed(self, _places: Sequence[Position]) -> dict[Position, tuple[int, int | None]]:
+            clients.append(self)
+            raise Retry("no coordinator")
+
+    monkeypatch.setattr(engine_module, "Client", Unreadable)
+    with pytest.raises(Retry, match="no coordinator"):
+        BatchEngine(BatchConfig(KafkaConfig("h:1"), "g"), stages(), lambda _, last_ns: last_ns)
+    assert [c.closed for c in clients] == [True]
 
 
 @pytest.fixture

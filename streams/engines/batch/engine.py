@@ -93,7 +93,11 @@ class BatchEngine:
         self._pending: Future[None] | None = None
         self.taken = 0
         self._client = Client(self._kafka(), config.group, topics, config.instance if self.shared else "")
-        self._begin()
+        try:
+            self._begin()
+        except BaseException:
+            self.close()  # a consumer that is dropped while it is open waits for itself, for ever
+            raise
 
     @property
     def counts(self) -> dict[str, Counts]:
