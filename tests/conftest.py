@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Where nobody watches, a failure is told at once: a run that is ended by its limit tells nothing at its end."""
+    """Where nobody watches, a failure is told at once: a run that is ended by a limit says nothing more."""
     if report.failed and "CI" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
         sys.stderr.write(f"\n{report.when} of {report.nodeid} failed:\n{report.longreprtext[-3000:]}\n")
 

@@ -357,28 +357,28 @@ def make_topics(admin: AdminClient, config: KafkaConfig, wanted: Sequence[NewTop
                 _log.warning("topic %s could not be made", name)
                 raise named(error) from error
     ends = time.monotonic() + config.timeout_s
-    while (missing := next(filter(None, (_missing(admin, config, t) for t in wanted)), None)) is not None:
+    while missing := _missing(admin, config, [t.topic for t in wanted]):
         if time.monotonic() > ends:
             raise Retry(f"{config.bootstrap} has no leader for every topic yet: {missing}")
         time.sleep(0.05)
 
 
-def _missing(admin: AdminClient, config: KafkaConfig, wanted: NewTopic) -> str | None:
-    """What keeps a topic from being used: a leader of each partition must answer, and take itself for it; for a
-    moment the others know first. Raises what waiting does not mend."""
+def _missing(admin: AdminClient, config: KafkaConfig, names: Sequence[str]) -> str:
+    """What keeps topics from being used: a leader of each partition must answer, and take itself for it; for a
+    moment the others know first. Empty: nothing. Raises what waiting does not mend."""
     try:
-        found = call(lambda: admin.list_topics(wanted.topic, timeout=config.timeout_s)).topics.get(wanted.topic)
-        if not found or not found.partitions or any(p.leader < 0 for p in found.partitions.values()):
-            return f"{wanted.topic} is led by nobody"
+        known = call(lambda: admin.list_topics(timeout=config.timeout_s)).topics
+        for name in names:
+            if name not in known or any(p.leader < 0 for p in known[name].partitions.values()):
+                return f"{name} is led by nobody"
         newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        places = {TopicPartition(wanted.topic, p): newest for p in found.partitions}
-        asked = call(lambda: admin.list_offsets(places, request_timeout=config.timeout_s)).values()
-        for future in asked:
+        places = {TopicPartition(name, p): newest for name in names for p in known[name].partitions}
+        for future in call(lambda: admin.list_offsets(places, request_timeout=config.timeout_s)).values():
             # The request gives up before its futures do.
             call(lambda future=future: future.result(2 * config.timeout_s))  # type: ignore[misc]
     except Retry as error:
-        return f"{wanted.topic}: {error}"
-    return None
+        return str(error)
+    return ""
 
 
 def client_settings(config: KafkaConfig, settings: Settings) -> Settings:

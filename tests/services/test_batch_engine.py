@@ -288,3 +288,21 @@ def test_a_graceful_stop_leaves_nothing_to_read_again(broker: NativeKafka) -> No
     assert (again.taken, again.counts["dedup"].taken) == (0, 0)
     again.close()
     check_same(committed(broker, prefix), inline([(START, some)], WHOLE))
+
+
+CLOSED_AT_ONCE = """
+import sys, time
+from fleet.kafka import NativeKafka
+from tests.services.test_batch_engine import DATA_PLANE, engine
+broker = NativeKafka(port=int(sys.argv[1]))
+for n in range(3):
+    one = engine(broker, f"{sys.argv[2]}{n}.", DATA_PLANE, "a")
+    time.sleep(2)
+    one.close()
+"""
+
+
+def test_a_process_that_is_stopped_before_its_first_step_ends(broker: NativeKafka) -> None:
+    """What it was assigned waits to be polled for. In a process of its own: the client hangs with all threads."""
+    command = [sys.executable, "-c", CLOSED_AT_ONCE, str(broker.port), next(_prefixes)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=90)

@@ -38,9 +38,9 @@ class Admin:
     def create_topics(self, topics: list[NewTopic], **_: object) -> dict[str, Future[Any]]:
         return {t.topic: told(None) for t in topics}
 
-    def list_topics(self, topic: str, **_: object) -> SimpleNamespace:
+    def list_topics(self, **_: object) -> SimpleNamespace:
         partitions = {p: SimpleNamespace(leader=leader) for p, leader in enumerate(self.leaders)}
-        return SimpleNamespace(topics={topic: SimpleNamespace(partitions=partitions)})
+        return SimpleNamespace(topics={TOPIC.topic: SimpleNamespace(partitions=partitions)})
 
     def list_offsets(self, places: dict[Any, Any], **_: object) -> dict[Any, Future[Any]]:
         self.asked += 1
@@ -60,7 +60,7 @@ def test_a_new_topic_is_ready_once_each_leader_answers(code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("admin", "why"), [(Admin([1, -1], 0), "t is led by nobody"), (Admin([1, 1], 10**6), "t: Broker: Not leader")]
+    ("admin", "why"), [(Admin([1, -1], 0), "t is led by nobody"), (Admin([1, 1], 10**6), "Broker: Not leader")]
 )
 def test_leaders_that_do_not_come_are_told(admin: Admin, why: str) -> None:
     with pytest.raises(Retry, match=f"no leader for every topic yet: {why}"):

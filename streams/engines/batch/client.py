@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -45,6 +46,8 @@ _log = logging.getLogger(__name__)
 _log.addHandler(logging.NullHandler())
 _RESULT = TypeVar("_RESULT")
 CHANGELOG_BYTES = 1_048_588
+_LAST_TAKES = 20
+"""More than a client holds: only what it has already is taken."""
 _HINT = "from="
 """In the metadata of a committed offset: where in the changelog the last snapshot begins."""
 
@@ -166,6 +169,12 @@ class Client:
 
     def close(self) -> None:
         """Leaves the group, unless it is a static member of it."""
+        # A static member that closes while an assignment waits to be polled for hangs, and with it every thread of
+        # the process (librdkafka's issue 4884). What is taken here was never committed: it comes again.
+        with suppress(KafkaException):
+            for _ in range(_LAST_TAKES):
+                if not self.consumer.consume(10_000, 0):
+                    break
         self.consumer.close()
 
     def _produce_all(self, outgoing: Sequence[Outgoing], time_ms: int) -> None:

@@ -37,6 +37,8 @@ _MARKS_S = 10.0
 """The marks of a commit reach all partitions long before."""
 TICK_NS = SECOND_NS
 """Without records time passes this often, and each time is committed: whoever counts it may say nothing."""
+Assigned = Callable[[Consumer, list[TopicPartition]], None]
+"""What a client calls when partitions come or go."""
 ALL = -1
 """The unit of a process that holds the whole fleet."""
 
@@ -91,6 +93,7 @@ class BatchEngine:
         self._units: dict[int, _Kept] = {}
         self._error: BaseException | None = None
         self._pending: Future[None] | None = None
+        self._closing = False
         self.taken = 0
         self._client = Client(self._kafka(), config.group, topics, config.instance if self.shared else "")
         try:
@@ -161,6 +164,7 @@ class BatchEngine:
             pass  # the last commit stands, and a restart goes on from it
         finally:
             self._units.clear()
+            self._closing = True
             self._client.close()
 
     # --- what belongs together
@@ -283,13 +287,23 @@ class BatchEngine:
         if self.shared:
             self._client.consumer.subscribe(
                 [self.config.kafka.prefix + t for t in self._client.topics],
-                on_assign=self._gained,
-                on_revoke=self._revoked,
-                on_lost=self._lost,
+                on_assign=self._while_open(self._gained),
+                on_revoke=self._while_open(self._revoked),
+                on_lost=self._while_open(self._lost),
             )
             return
         self._units[ALL], positions = self._restore(0, self._client.places())
         self._client.consumer.assign(self._from(self._client.places(), positions))
+
+    def _while_open(self, told: Assigned) -> Assigned:
+        """A client that is being closed still tells of an assignment that nobody polled for, and then answers no
+        question, for ever: left alone it assigns and gives back by itself."""
+
+        def tell(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            if not self._closing:
+                told(consumer, partitions)
+
+        return tell
 
     def _gained(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         def restore() -> None:
