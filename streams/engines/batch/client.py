@@ -233,7 +233,7 @@ class Client:
             "linger.ms": 5,
             # How long the client waits where the broker still marks the transaction before: by default 100 ms, of
             # which each transaction would last.
-            "retry.backoff.ms": 10,
+            "retry.backoff.ms": 2,
             "batch.num.messages": 10_000,
             "queue.buffering.max.messages": 200_000,
             "queue.buffering.max.kbytes": 256 * 1024,
