@@ -374,6 +374,7 @@ def _table(results: dict[str, Any]) -> str:
         "Peers do the same (Fleetwheel's stages, called from their loops) or rough work: one set of prototypes, "
         "no calibration, no bounds, no caps (tests/benchmarks/peers/work.py).", "",
         "| | events/s (median) | of all turns | peak MB | outputs |", "|---|---|---|---|---|", *rows, "",
+        "Latency is told once its rate has held for 20 s: until then the broker's virtual machine compiles.", "",
         "| event to decision, ms | events/s | p50 | p90 | p99 |", "|---|---|---|---|---|",
         _delayed("batch", rate, latency), _delayed("hand", rate, latency["hand"]),
         *(_delayed("batch", int(less), told) for less, told in latency["by_rate"].items()), "",

@@ -19,7 +19,7 @@ LIMIT = 16_000
 
 def main(bootstrap: str, prefix: str, group: str, prototypes: str, what: str) -> None:
     consumer = consumer_of(bootstrap, prefix + group)
-    producer = producer_of(bootstrap, {"transactional.id": prefix + group, "retry.backoff.ms": 10})
+    producer = producer_of(bootstrap, {"transactional.id": prefix + group, "retry.backoff.ms": 2})
     producer.init_transactions()
     consumer.assign(consumer.committed(places(prefix)))
     work = work_of(what, prototypes)
