@@ -231,8 +231,8 @@ def latencies(kafka: str, prefix: str, load: Load, rate: int, seconds: float) ->
     """Milliseconds from an event's sending to its scenario, for a stretch at a fixed rate, once a first few have
     been decided and the rate has held for a while. Fewer than were sent where some never came."""
     total, warm = int(rate * seconds), int(rate * _HELD_S)
-    # Made before: making an event takes longer than sending one. Kept out of collections, whose pauses would be told
-    # as the engine's.
+    # Made before: making an event takes longer than sending one. And kept out of collections: a pause here would
+    # be told as the engine's.
     events = list(load.all(_FIRST + warm + total))
     gc.freeze()
     reader = _Reader(kafka, prefix)
