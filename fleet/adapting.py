@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import typer
 
 from fleet.console import Watcher
@@ -15,13 +17,12 @@ from jobs.recorded import from_folder, from_recording
 from model import adapter_file, checkpoint
 from model.adapter_file import load_base
 from model.adapters import adapt, adapting, merged
-from model.data import Samples
+from model.data import ARRAYS, Samples
 from model.export import export
-from model.rig import THREE_CAMERAS
+from model.rig import THREE_CAMERAS, Rig, rig_named
 from model.training import Hooks
 from simulation.episode import record_expert
 from simulation.scenarios import BASE, condition, drawn, scene_seed
-from streams.contracts.ids import sha256_hex
 
 KEEP_EVERY = 25
 """Steps that a stopped run loses at most."""
@@ -43,16 +44,17 @@ class Asked:
     steps: int
     rank: int
     seed: int
+    rig: str = THREE_CAMERAS.name
+    """Whose cameras what is learnt from was seen by."""
 
 
 def run_adapt(path: Path, asked: Asked, out: Path, *, as_json: bool) -> None:
-    """The command. Raises BadCheckpoint, BadSource, BadSamples, UnknownName, BadAdapter, NonFiniteLoss,
-    OSError."""
-    base = load_base(path)
+    """The command. Raises BadCheckpoint, BadSource, BadSamples, BadRig, UnknownName, BadAdapter,
+    NonFiniteLoss, OSError."""
+    base, rig = load_base(path), rig_named(asked.rig)
     with Watcher(quiet=as_json) as watch:
-        samples = _samples(asked, watch)
-        learnt = sha256_hex(samples.target.tobytes() + samples.speed_mps.tobytes())
-        run = unfinished(out, base.sha256, asked.name, asked.steps, asked.rank, asked.seed, learnt)
+        samples = _samples(asked, rig, watch)
+        run = unfinished(out, base.sha256, asked.name, asked.steps, asked.rank, asked.seed, _digest(samples))
         hooks = Hooks(
             lambda done, of, loss: watch("steps", done, of, f"loss {loss:.3f}"), run.keep, KEEP_EVERY, run.left()
         )
@@ -61,7 +63,7 @@ def run_adapt(path: Path, asked: Asked, out: Path, *, as_json: bool) -> None:
             asked.name,
             samples,
             samples,
-            THREE_CAMERAS,
+            rig,
             adapting(asked.steps),
             rank=asked.rank,
             seed=asked.seed,
@@ -81,21 +83,29 @@ def run_adapt(path: Path, asked: Asked, out: Path, *, as_json: bool) -> None:
     typer.echo(json.dumps(told) if as_json else line)
 
 
-def _samples(asked: Asked, watch: Watcher) -> Samples:
+def _samples(asked: Asked, rig: Rig, watch: Watcher) -> Samples:
     if (asked.clips is None) == (not asked.region):
         raise BadSource("say what to learn from: --region NAME or --clips FOLDER, one of them")
     if asked.clips is not None:
-        return from_folder(asked.clips, lambda done, of, what: watch("clips", done, of, what))
-    return region_samples(asked.region, asked.drives, asked.seed, watch)
+        return from_folder(asked.clips, lambda done, of, what: watch("clips", done, of, what), rig)
+    return region_samples(asked.region, asked.drives, asked.seed, rig, watch)
 
 
-def region_samples(region: str, drives: int, seed: int, watch: Watcher) -> Samples:
+def _digest(samples: Samples) -> str:
+    """Of every frame: a run goes on only with what it began with."""
+    digest = hashlib.sha256()
+    for name in ARRAYS:
+        digest.update(np.ascontiguousarray(getattr(samples, name)).data)
+    return digest.hexdigest()
+
+
+def region_samples(region: str, drives: int, seed: int, rig: Rig, watch: Watcher) -> Samples:
     """What the expert does in so many drives of a region, each a clip. Raises UnknownName."""
     where = condition(BASE, region)
     scenes = [drawn(where, scene_seed("train", seed, number)) for number in range(drives)]
     recorded = record_expert(
         scenes,
-        THREE_CAMERAS,
+        rig,
         DRIVE_S,
         seed,
         progress=lambda share: watch(region, round(100 * share), 100, "drives"),
@@ -103,8 +113,12 @@ def region_samples(region: str, drives: int, seed: int, watch: Watcher) -> Sampl
     return from_recording(recorded, [f"{region}-{seed}-{vehicle}" for vehicle in recorded.vehicle])
 
 
-def run_merge(path: Path, adapters: Sequence[Path], out: Path, onnx: Path | None, *, as_json: bool) -> None:
-    """The command. Raises BadCheckpoint, BadAdapter, WrongBase, ExportMismatch, OSError."""
+def run_merge(
+    path: Path, adapters: Sequence[Path], out: Path, onnx: Path | None, rig: str, *, as_json: bool
+) -> None:
+    """The command; an export is for one rig. Raises BadCheckpoint, BadAdapter, BadRig, WrongBase, ExportMismatch,
+    OSError."""
+    eyes = rig_named(rig)
     found = [adapter_file.load(each) for each in adapters]
     whole = merged(load_base(path), found)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -115,6 +129,6 @@ def run_merge(path: Path, adapters: Sequence[Path], out: Path, onnx: Path | None
     }
     if onnx:
         onnx.parent.mkdir(parents=True, exist_ok=True)
-        told |= {"onnx": str(onnx), "export_error": export(whole, THREE_CAMERAS, onnx)}
+        told |= {"onnx": str(onnx), "export_error": export(whole, eyes, onnx)}
     line = f"{out}: the base with {', '.join(a.name for a in found)}" + (f"; {onnx}" if onnx else "")
     typer.echo(json.dumps(told) if as_json else line)

@@ -126,7 +126,7 @@ def simulate(
     ],
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same drive.")] = 1,
     video: Annotated[bool, typer.Option("--video", help="A short video too.")] = False,
-    seconds: Annotated[float, typer.Option(min=1, max=120, help="Length of the video.")] = 16.0,
+    seconds: Annotated[float, typer.Option(min=1, max=120, help="Length of the video, or of the replay.")] = 16.0,
     region: Annotated[str, typer.Option(help="Drive in this region.")] = "",
     weather: Annotated[str, typer.Option(help="clear, rain, fog or snow.")] = "",
     time_of_day: Annotated[str, typer.Option("--time", help="day, dusk or night.")] = "",
@@ -140,7 +140,7 @@ def simulate(
     tracks: Annotated[Path | None, typer.Option(help="Table of other road users around that drive.")] = None,
     from_s: Annotated[float, typer.Option("--from", min=0, help="Second of the recording to begin at.")] = 0.0,
     reactive: Annotated[bool, typer.Option("--reactive", help="Others brake for who is in front.")] = False,
-    driver: Annotated[str, typer.Option(help="In a replay: expert, recorded, or a bundle.")] = "expert",
+    driver: Annotated[str, typer.Option(help="In a replay: expert, recorded, or the file of a model.")] = "expert",
     json: Json = False,
 ) -> None:
     """Show a scenario driven by the expert, or a recorded drive.
@@ -166,6 +166,9 @@ def simulate(
             as_json=json,
         )
         return
+    given = {"--tracks": tracks, "--from": from_s, "--reactive": reactive, "--driver": driver != "expert"}
+    if alone := [option for option, value in given.items() if value]:
+        raise typer.BadParameter("only a replay takes it: simulate replay --log RECORDING", param_hint=alone[0])
     from fleet.simulate import run_simulate
 
     run_simulate(

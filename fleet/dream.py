@@ -15,11 +15,11 @@ from PIL import Image
 from fleet import world_recipes as recipes
 from fleet.console import Watcher
 from fleet.simulate import ACROSS, Picture, caption, write_video
-from jobs.samples import save
 from model.data import BadSamples, Samples, samples_from_arrays
 from model.dreamer import Dreamer
 from model.picture_scores import mse, psnr
-from model.rig import RIGS, Rig
+from model.rig import Rig, rig_named
+from model.samples_file import save
 from model.sequences import CONTEXT, STEP_S
 from model.world_model import WorldModel
 from simulation.drives import Drives, drive_on, empty_drives
@@ -76,8 +76,8 @@ class Dreamt:
 
 
 def run_dream(asked: Asked, model: Path, out: Path, *, samples: bool, quick: bool, as_json: bool) -> None:
-    """The command. Raises UnknownName, BadManoeuvre, TooEarly, BadCheckpoint, BadSamples and OSError."""
-    plan, rig, scene = parts(asked.what_if, asked.seconds), _rig(asked.rig), _scene(asked)
+    """The command. Raises UnknownName, BadRig, BadManoeuvre, TooEarly, BadCheckpoint, BadSamples, OSError."""
+    plan, rig, scene = parts(asked.what_if, asked.seconds), rig_named(asked.rig), _scene(asked)
     out.mkdir(parents=True, exist_ok=True)
     with Watcher(quiet=as_json) as watch:
         world_model = recipes.kept(model, (recipes.quick if quick else recipes.default)(), watch)
@@ -165,12 +165,6 @@ def written_samples(images: NDArray[np.uint8], twin: Drives, path: Path, source:
     samples = bad_dream(images, twin, source)
     save(samples, path)
     return len(samples)
-
-
-def _rig(name: str) -> Rig:
-    if name not in RIGS:
-        raise UnknownName(f"unknown rig {name!r}; known: {', '.join(RIGS)}")
-    return RIGS[name]
 
 
 def _scene(asked: Asked) -> Scene:

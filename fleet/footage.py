@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from edge.sources.source import BadSource
 from fleet.simulate import BEFORE_S, ENLARGED, telling_s
 from model.grammar import Explanation
 from model.policy import PLAN_PERIOD_S, Observation
-from model.rig import THREE_CAMERAS, VAN, Rig, enlarged, rig_from_dict
+from model.rig import ALL_ROUND, Rig, enlarged, rig_from_dict
 from model.rules import Side
 from registry.clip_frames import ClipFrames, read_clip
 from simulation.labels.rule import reasons
@@ -27,9 +28,9 @@ from streams.contracts.clock import SECOND_NS
 
 AFTER_S = 2.0
 """A simulated scenario goes on for so long after its most telling instant."""
-ALL_ROUND = Rig("three-and-rear", (*THREE_CAMERAS.cameras, *(c for c in VAN.cameras if c.name == "rear")))
-"""The fleet's cameras and one that looks back, for who comes from behind: what explanations are learnt with."""
 MCAP = ".mcap"
+MOST_FRAMES = 10_000
+"""Of a recording, which is held in memory."""
 
 
 class BadClip(ValueError):
@@ -111,13 +112,13 @@ def _drive(path: Path) -> Footage:
 
 
 def _whole(frames: Iterable[Frame]) -> tuple[list[Frame], str]:
-    """The good frames, and why there are no more where the recording is damaged."""
+    """The good frames, and why there are no more where the recording is damaged, or longer than is looked at."""
     good: list[Frame] = []
     try:
-        good.extend(frames)
+        good.extend(itertools.islice(frames, MOST_FRAMES + 1))
     except BadSource as error:
         return good, str(error)
-    return good, ""
+    return good[:MOST_FRAMES], f"only the first {MOST_FRAMES} frames are looked at" * (len(good) > MOST_FRAMES)
 
 
 def _footage(

@@ -13,17 +13,15 @@ import typer
 from PIL import Image
 
 from fleet.console import Watcher
+from fleet.examining import policy_in
 from fleet.logs import EGO, read_drive, read_tracks
 from fleet.simulate import ENLARGED, Picture, frame, write_video
-from fleet.vehicle import policy_of
-from model.policy import Memory, frames_seen
-from model.rig import RIGS, THREE_CAMERAS, Rig, enlarged
-from simulation.episode import now_ns
-from simulation.examination import Drive
+from model.rig import THREE_CAMERAS, Rig, enlarged, rig_named
+from simulation.examination import Drive, expert, seeing
 from simulation.expert import RULES
 from simulation.logs import BadLog, Log, log_of
 from simulation.replay import Judged, drive_in, plans, recorded_plan, replayed
-from simulation.scenarios import REPLAY, Scene, UnknownName, condition
+from simulation.scenarios import REPLAY, Scene, condition
 from simulation.world import World
 
 EXPERT, RECORDED = "expert", "recorded"
@@ -39,7 +37,7 @@ class Asked:
     seconds: float
     reactive: bool
     driver: str
-    """EXPERT, RECORDED (the recorded trajectory as the plan) or a bundle's file."""
+    """EXPERT, RECORDED (the recorded trajectory as the plan), or the file of a bundle or a checkpoint."""
 
 
 def run_replay(
@@ -55,10 +53,8 @@ def run_replay(
     video: bool,
     as_json: bool,
 ) -> None:
-    """The command. Raises BadLog, BadSource, BadBundle, UnknownName, OSError."""
-    if rig and rig not in RIGS:
-        raise UnknownName(f"unknown rig {rig!r}; known: {', '.join(RIGS)}")
-    where, eyes = condition(REPLAY.name, region, weather, time_of_day, fault), RIGS.get(rig, THREE_CAMERAS)
+    """The command. Raises BadLog, BadSource, BadBundle, BadCheckpoint, BadRig, UnknownName, OSError."""
+    where, eyes = condition(REPLAY.name, region, weather, time_of_day, fault), rig_named(rig or THREE_CAMERAS.name)
     scene = replayed(_read(asked), where, seed)
     drives = _driver(asked.driver, eyes)
     out.mkdir(parents=True, exist_ok=True)
@@ -82,14 +78,12 @@ def _read(asked: Asked) -> Log:
 
 def _driver(name: str, rig: Rig) -> Drive:
     if name == EXPERT:
-        return lambda world: world.expert().trajectory
+        return expert
     if name == RECORDED:
         return recorded_plan
     if not Path(name).is_file():
-        raise BadLog(f"unknown driver {name!r}: {EXPERT}, {RECORDED}, or the file of a bundle")
-    policy = policy_of(Path(name))[0](rig)
-    memory, seen = Memory(), frames_seen(policy)
-    return lambda world: policy.plan(memory.recall(world.observe(), now_ns(world), seen)).best
+        raise BadLog(f"unknown driver {name!r}: {EXPERT}, {RECORDED}, or the file of a bundle or a checkpoint")
+    return seeing(policy_in(Path(name), rig))()
 
 
 def _watching(viewer: World, pictures: list[Picture], every: int) -> Callable[[World], None]:

@@ -97,8 +97,60 @@ def convert(
 
 
 @app.command(
+    epilog="Examples:  fleet model examine model.safetensors  |  fleet model examine bundle.zip --suites "
+    "base,regions,long-tail --scenes 24 --json  |  fleet model examine model.safetensors --regressions past.json"
+)
+def examine(
+    model: Annotated[Path, typer.Argument(help="A checkpoint, or a bundle as vehicles run it (.zip).")],
+    suites: Annotated[str, typer.Option(help="Comma-separated: base, regions, long-tail.")] = "base,long-tail",
+    scenes: Annotated[int, typer.Option(min=1, help="Of each suite.")] = 12,
+    seconds: Annotated[float, typer.Option(min=6, max=300, help="Of each drive.")] = 30.0,
+    regressions: Annotated[
+        Path | None,
+        typer.Option(help="File of past disengagements: driven again, and what fails now is added."),
+    ] = None,
+    rig: Annotated[str, typer.Option(help="Cameras to drive with.")] = "three-96x48",
+    seed: Seed = 1,
+    json: Json = False,
+) -> None:
+    """Drive a model in closed loop beside the expert.
+
+    Tells disengagements per km and hour, driving score, PDMS and others by suite, with intervals. Seeds are those
+    for tuning; fleet benchmark driving reports on others.
+    """
+    from fleet.examining import Asked, run_examine
+
+    chosen = tuple(name.strip() for name in suites.split(","))
+    run_examine(model, Asked(chosen, scenes, seconds, seed, rig, regressions), as_json=json)
+
+
+@app.command(
+    epilog="Examples:  fleet model score model.safetensors runs/heldout  |  "
+    "fleet model score model.safetensors runs/heldout --calibrate calibrated.safetensors --json"
+)
+def score(
+    model: Annotated[Path, typer.Argument(help="A checkpoint.")],
+    dataset: Annotated[
+        str, typer.Argument(help="URL of a dataset (fleet model data) that it has not learnt from.")
+    ],
+    most: Annotated[int, typer.Option(min=2, help="Frames to look at.")] = 4_000,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Write the model here with confidences that mean what they say.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Score a model's answers on recorded frames.
+
+    Displacement of its plans, and the skill of every head that it has against the best constant answer.
+    """
+    from fleet.scoring import Asked, run_score
+
+    run_score(model, Asked(dataset, most, calibrate), as_json=json)
+
+
+@app.command(
     epilog="Examples:  fleet model adapt base.safetensors uk --region uk  |  "
-    "fleet model adapt base.safetensors van --clips runs/clips --out adapters/van.safetensors --json"
+    "fleet model adapt base.safetensors van --clips runs/clips --rig van-6 --json"
 )
 def adapt(
     base: Base,
@@ -111,6 +163,7 @@ def adapt(
     drives: Annotated[int, typer.Option(min=1, help="With --region: so many, of 10 s each.")] = 40,
     steps: Steps = 300,
     rank: Annotated[int, typer.Option(min=1, help="Of the changes; more has more parameters.")] = 1,
+    rig: Annotated[str, typer.Option(help="Cameras of the drives or clips.")] = "three-96x48",
     seed: Seed = 1,
     json: Json = False,
 ) -> None:
@@ -121,7 +174,7 @@ def adapt(
     """
     from fleet.adapting import Asked, run_adapt
 
-    asked = Asked(name, region, clips, drives, steps, rank, seed)
+    asked = Asked(name, region, clips, drives, steps, rank, seed, rig)
     run_adapt(base, asked, out or Path("adapters") / f"{name}.safetensors", as_json=json)
 
 
@@ -135,6 +188,7 @@ def merge(
     adapters: Annotated[list[Path], typer.Argument(help="Adapters of that base; their changes add up.")],
     out: Annotated[Path, typer.Option(help="The merged model's checkpoint.")],
     onnx: Annotated[Path | None, typer.Option(help="Export the merged model here too.")] = None,
+    rig: Annotated[str, typer.Option(help="Cameras that the export is for.")] = "three-96x48",
     json: Json = False,
 ) -> None:
     """Add adapters to their base: one model, as vehicles run it.
@@ -143,7 +197,7 @@ def merge(
     """
     from fleet.adapting import run_merge
 
-    run_merge(base, adapters, out, onnx, as_json=json)
+    run_merge(base, adapters, out, onnx, rig, as_json=json)
 
 
 @app.command(

@@ -12,11 +12,12 @@ import typer
 from fleet.console import Watcher
 from jobs.label import ClipLabels, label_clip
 from jobs.record_base import EPISODE_S
+from jobs.recorded import from_recording
 from jobs.samples import from_clips
 from jobs.step import no_progress
-from model.data import Samples, samples_from_arrays
+from model.data import Samples
 from model.policy import PLAN_PERIOD_S
-from model.rig import RIGS, THREE_CAMERAS, BadRig, Rig
+from model.rig import THREE_CAMERAS, Rig, rig_named
 from model.shards import write
 from registry.clips import read_clip
 from registry.datasets import TRAIN, DatasetClip, load_dataset
@@ -57,7 +58,7 @@ class FromClips:
 def run_data(url: str, source: FromExpert | FromClips, shard_frames: int, *, as_json: bool) -> None:
     """Writes the dataset and tells what is in it. Raises BadSource, BadDataset, BadSamples and what stores
     raise."""
-    rig = _rig(source.rig) if isinstance(source, FromExpert) else THREE_CAMERAS
+    rig = rig_named(source.rig) if isinstance(source, FromExpert) else THREE_CAMERAS
     with Watcher() as watch:
         parts = recorded(source, rig, watch) if isinstance(source, FromExpert) else taken(source, watch)
         files = open_backend(url)
@@ -80,16 +81,7 @@ def recorded(source: FromExpert, rig: Rig, watch: Watcher) -> Iterator[Samples]:
     for at in range(0, worlds, WORLDS_AT_ONCE):
         some = drawn[at : at + WORLDS_AT_ONCE]
         got = record_expert(some, rig, EPISODE_S, source.seed, labels=tuple(LABELLERS))
-        yield samples_from_arrays(
-            got.images,
-            speed_mps=got.speed_mps,
-            yaw_rate_radps=got.yaw_rate_radps,
-            command=got.command,
-            target=got.target,
-            source=[f"{condition}-{source.seed}" for condition in got.condition],
-            labels=got.labels,
-            before=got.before,
-        )
+        yield from_recording(got, [f"{condition}-{source.seed}" for condition in got.condition])
         watch("worlds recorded", at + len(some), worlds, "")
 
 
@@ -118,9 +110,3 @@ def _labels(store: Store, clip: DatasetClip, watch: Watcher) -> ClipLabels | Non
     except (Corrupt, Refused, Missing) as error:
         watch.say(f"clip {clip.clip_id} left out: {error}")
         return None
-
-
-def _rig(name: str) -> Rig:
-    if name not in RIGS:
-        raise BadRig(f"no rig {name!r}; there are {', '.join(RIGS)}")
-    return RIGS[name]

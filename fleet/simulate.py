@@ -19,12 +19,12 @@ from PIL import Image, ImageDraw
 
 from fleet.console import Watcher
 from model.policy import FOLLOW, LEFT, PLAN_PERIOD_S, RIGHT, STRAIGHT
-from model.rig import RIGS, THREE_CAMERAS, VAN, Rig, enlarged
+from model.rig import THREE_CAMERAS, VAN, Rig, enlarged, rig_named
 from simulation.encounters import ENCOUNTERS, Behaviour
 from simulation.episode import Supervised
 from simulation.expert import RULES
 from simulation.hazards import CUT_IN, GIVE_WAY, PEDESTRIAN
-from simulation.scenarios import SCENARIOS, Condition, Scene, UnknownName, condition, drawn, scene_seed
+from simulation.scenarios import SCENARIOS, Condition, Scene, condition, drawn, scene_seed
 from simulation.traffic import FAR_M
 from simulation.world import World
 
@@ -72,7 +72,7 @@ def run_simulate(
     video: bool,
     as_json: bool,
 ) -> None:
-    """The command. Raises UnknownName and OSError."""
+    """The command. Raises UnknownName, BadRig and OSError."""
     names = list(SCENARIOS) if name == "all" else [name]
     chosen = [condition(n, region, weather, time_of_day, fault) for n in names]
     rigs = [rig_for(each, rig) for each in chosen]
@@ -95,12 +95,12 @@ def run_simulate(
 
 def rig_for(chosen: Condition, name: str) -> Rig:
     """The named rig; without a name one that sees what happens, behind too where someone comes from there. Raises
-    UnknownName."""
-    if name and name not in RIGS:
-        raise UnknownName(f"unknown rig {name!r}; known: {', '.join(RIGS)}")
+    BadRig."""
+    if name:
+        return rig_named(name)
     roles = [role for encounter in chosen.encounters for role in ENCOUNTERS[encounter].roles]
     behind = any(role.behaviour in (Behaviour.CHASE, Behaviour.RUSH) for role in roles)
-    return RIGS[name] if name else VAN if behind else THREE_CAMERAS
+    return VAN if behind else THREE_CAMERAS
 
 
 def show(scene: Scene, rig: Rig, seconds: float, out: Path, *, video: bool) -> Shown:

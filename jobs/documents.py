@@ -15,7 +15,7 @@ class Recorded(Struct, frozen=True):
     """Base driving, recorded from the expert."""
 
     samples: list[str]
-    """Samples files (jobs.samples) in the store."""
+    """Samples files (model.samples_file) in the store."""
     frames: int
     km: float
 

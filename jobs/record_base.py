@@ -11,11 +11,11 @@ from msgspec import Struct
 from jobs.documents import Recorded
 from jobs.launchers.local import call_all
 from jobs.recorded import from_recording
-from jobs.samples import save
 from jobs.step import Json, Progress, Work
 from model.policy import PLAN_PERIOD_S
 from model.recipes import recipe
 from model.rig import THREE_CAMERAS
+from model.samples_file import save
 from registry.store import Store
 from simulation.episode import record_expert
 from simulation.scenarios import BASE, scenes

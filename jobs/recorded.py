@@ -11,7 +11,7 @@ from jobs.label import ClipLabels, label_clip
 from jobs.samples import from_clips
 from jobs.step import Progress
 from model.data import BadSamples, Samples, samples_from_arrays
-from model.rig import THREE_CAMERAS
+from model.rig import THREE_CAMERAS, Rig
 from registry.clips import read_clip
 from registry.datasets import DatasetClip
 from simulation.episode import Recording
@@ -27,14 +27,15 @@ def from_recording(recorded: Recording, source: str | Sequence[str]) -> Samples:
         command=recorded.command,
         target=recorded.target,
         source=source,
+        labels=recorded.labels,
         before=recorded.before,
     )
 
 
-def from_folder(folder: Path, progress: Progress) -> Samples:
+def from_folder(folder: Path, progress: Progress, rig: Rig = THREE_CAMERAS) -> Samples:
     """The labelled frames of the clips (*.mcap) of a folder, labelled and checked as a job does. Raises BadSamples
-    where there is none, and for a clip that must not be learnt from; Corrupt or Refused for one that cannot be
-    read."""
+    where there is none, and for a clip that must not be learnt from, as one of another rig; Corrupt or Refused for
+    one that cannot be read."""
     files = sorted(folder.glob("*.mcap"))
     if not files:
         raise BadSamples(f"{folder} has no clip (*.mcap): `fleet vehicle --log DRIVE --out {folder}` writes some")
@@ -45,12 +46,12 @@ def from_folder(folder: Path, progress: Progress) -> Samples:
         frames = read_clip(content)
         clip = DatasetClip(frames.clip_id or path.stem, sha256_hex(content), folder.name)
         facts, labels[clip.clip_id] = label_clip(frames, clip)
-        reason = "another file holds it too" if clip.clip_id in clips else problem(facts, THREE_CAMERAS)
+        reason = "another file holds it too" if clip.clip_id in clips else problem(facts, rig)
         if reason:
             raise BadSamples(f"clip {clip.clip_id} must not be learnt from: {reason}; move {path} away")
         clips[clip.clip_id] = clip
     paths = {clip.sha256: path for clip, path in zip(clips.values(), files, strict=True)}
-    return from_clips(_Folder(paths), list(clips.values()), labels, progress)
+    return from_clips(_Folder(paths), list(clips.values()), labels, progress, rig=rig)
 
 
 @dataclass(frozen=True, slots=True)

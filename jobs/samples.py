@@ -1,32 +1,26 @@
-"""Samples to learn from: built from archived clips, and kept as files that are read in place."""
+"""Samples to learn from: built from archived clips, or fetched as files."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from jobs.label import ClipLabels
 from jobs.step import Progress
-from model.data import BadSamples, Samples, check, empty
+from model.data import ARRAYS, BadSamples, Samples, check, empty
 from model.labels import joined
 from model.policy import PLAN_PERIOD_S
-from model.rig import THREE_CAMERAS
+from model.rig import THREE_CAMERAS, Rig
+from model.samples_file import open_file
 from registry.clips import read_clip
 from registry.datasets import DatasetClip
 from registry.store import Store
 
-_ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
-MAX_HEADER_BYTES = 100_000_000
-"""safetensors' own bound."""
-_TYPES = {"U8": np.uint8, "I8": np.int8, "F32": np.float32, "I64": np.int64, "I32": np.int32}
-_LABEL = "label."
 PERIOD_NS = round(PLAN_PERIOD_S * 1e9)
 
 
@@ -44,9 +38,10 @@ def from_clips(
     labels: Mapping[str, ClipLabels],
     progress: Progress,
     most: int = 2**31,
+    rig: Rig = THREE_CAMERAS,
 ) -> Samples:
     """The labelled frames of clips, at most `most`, each weighted as its clip is; memory is taken at once. Images
-    are in the order of THREE_CAMERAS, whatever the clip's is.
+    are in the rig's order, whatever the clip's is.
     Raises BadSamples where there is none, and what the store and the reader raise."""
     chosen = [c for c in clips if c.clip_id in labels and labels[c.clip_id].valid.any()]
     room = min(most, sum(int(labels[c.clip_id].valid.sum()) for c in chosen))
@@ -55,7 +50,7 @@ def from_clips(
     at = 0
     for number, clip in enumerate(chosen):
         frames, label = read_clip(store.get(clip.sha256), clip.clip_id), labels[clip.clip_id]
-        order = [frames.cameras.index(camera.name) for camera in THREE_CAMERAS.cameras]
+        order = [frames.cameras.index(camera.name) for camera in rig.cameras]
         if whole is None:
             whole = empty(room, *frames.images.shape[1:4])
         kept = np.flatnonzero(label.valid)[: room - at]
@@ -78,38 +73,6 @@ def _before(times_ns: NDArray[np.int64], first: int) -> NDArray[np.int64]:
     """Of a clip's frames, numbered from `first`: which was seen PLAN_PERIOD_S earlier, -1 where none was."""
     gap_ns = np.diff(times_ns, prepend=times_ns[:1])
     return np.where(np.abs(gap_ns - PERIOD_NS) < PERIOD_NS / 4, first + np.arange(len(times_ns)) - 1, -1)
-
-
-def save(samples: Samples, path: Path) -> None:
-    """Write a samples file (safetensors)."""
-    arrays = {name: np.ascontiguousarray(getattr(samples, name)) for name in _ARRAYS}
-    arrays |= {_LABEL + name: np.ascontiguousarray(label) for name, label in samples.labels.items()}
-    if samples.before is not None:
-        arrays["before"] = np.ascontiguousarray(samples.before)
-    save_file(arrays, path, {"sources": json.dumps(samples.sources)})
-
-
-def open_file(path: Path) -> Samples:
-    """Samples of a file, read in place: frames come from the disk when they are drawn. Raises BadSamples."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > MAX_HEADER_BYTES:
-                raise ValueError(f"a header of {length} bytes; at most {MAX_HEADER_BYTES}")
-            header: dict[str, Any] = json.loads(file.read(length))
-        arrays = {name: _array(path, 8 + length, header[name]) for name in _ARRAYS}
-        labels = {
-            name.removeprefix(_LABEL): _array(path, 8 + length, header[name])
-            for name in header
-            if name.startswith(_LABEL)
-        }
-        before = _array(path, 8 + length, header["before"]) if "before" in header else None
-        sources = tuple(json.loads(header["__metadata__"]["sources"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadSamples(f"{path} is not a samples file: {error}") from error
-    samples = Samples(**arrays, sources=sources, labels=labels, before=before)
-    check(samples)
-    return samples
 
 
 def fetch(store: Store, sha256s: Iterable[str], folder: Path) -> list[Samples]:
@@ -138,7 +101,7 @@ def subset(parts: Sequence[Samples], most: int, seed: int, instants: int = 1) ->
     for part, low, high in zip(parts, edges[:-1], edges[1:], strict=True):
         some = part.with_history(chosen[(chosen >= low) & (chosen < high)] - low, instants)
         rows = slice(at, at + len(some))
-        for name in _ARRAYS[:-1]:
+        for name in ARRAYS[:-1]:
             getattr(whole, name)[rows] = getattr(some, name)
         whole.source[rows] = np.array([names.index(n) for n in part.sources], np.int32)[some.source]
         at += len(some)
@@ -146,10 +109,3 @@ def subset(parts: Sequence[Samples], most: int, seed: int, instants: int = 1) ->
     labels, counts, past = zip(*taken, strict=True)
     stacked = np.concatenate(past) if instants > 1 else None
     return replace(whole, sources=names, labels=joined(labels, counts), past=stacked)
-
-
-def _array(path: Path, offset: int, entry: Mapping[str, Any]) -> NDArray[Any]:
-    shape, begin = tuple(entry["shape"]), int(entry["data_offsets"][0])
-    if 0 in shape:
-        return np.zeros(shape, _TYPES[entry["dtype"]])
-    return np.memmap(path, _TYPES[entry["dtype"]], "r", offset + begin, shape)

@@ -97,17 +97,3 @@ def load(path: Path) -> Adapter:
     if set(weights) != pairs:
         raise BadAdapter(f"adapter {path}: its tensors are no pairs of *{UP} and *{DOWN}")
     return adapter
-
-
-def shelf(folder: Path, base: Base) -> dict[str, Adapter]:
-    """The adapters of a base that lie in a folder, by name; those of other bases are left out. Raises BadAdapter
-    for a file that cannot be read, and where two have one name."""
-    found: dict[str, Adapter] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        adapter = load(path)
-        if adapter.base_sha256 != base.sha256:
-            continue
-        if adapter.name in found:
-            raise BadAdapter(f"adapter {path}: another file of {folder} has the name {adapter.name!r}")
-        found[adapter.name] = adapter
-    return found

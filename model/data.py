@@ -64,7 +64,7 @@ class Samples:
 
     def take(self, index: slice | NDArray[np.integer]) -> Samples:
         """Some of the frames: a view for a slice, a copy for indices."""
-        arrays = {name: getattr(self, name)[index] for name in _ARRAYS}
+        arrays = {name: getattr(self, name)[index] for name in ARRAYS}
         labels = {name: label[index] for name, label in self.labels.items()}
         past = None if self.past is None else self.past[index]
         return replace(self, **arrays, labels=labels, before=self._before(index), past=past)
@@ -97,7 +97,7 @@ class Samples:
         return place[self.before[index]]
 
 
-_ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
+ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
 _SIGNALS = ("speed_mps", "yaw_rate_radps")
 """May be NaN: video comes without them."""
 
@@ -142,7 +142,7 @@ def check(samples: Samples) -> None:
         raise BadSamples(f"images must be uint8 [N, C, H, W, 3], not {_describe(samples.images)}")
     if samples.target.shape[1:] != (PLAN_POINTS, 2):
         raise BadSamples(f"target must be [N, {PLAN_POINTS}, 2], not {_describe(samples.target)}")
-    for name in _ARRAYS[1:]:
+    for name in ARRAYS[1:]:
         array = getattr(samples, name)
         if len(array) != len(samples) or (name != "target" and array.ndim != 1):
             raise BadSamples(f"{name} is {_describe(array)}, but there are {len(samples)} images")
@@ -209,7 +209,7 @@ def concatenate(parts: Sequence[Samples]) -> Samples:
     number = {name: i for i, name in enumerate(names)}
     at = 0
     for part in parts:
-        for name in _ARRAYS[:-1]:
+        for name in ARRAYS[:-1]:
             getattr(whole, name)[at : at + len(part)] = getattr(part, name)
         renumber = np.array([number[name] for name in part.sources], np.int32)
         whole.source[at : at + len(part)] = renumber[part.source]
@@ -308,9 +308,7 @@ class Mixture:
         chosen = [part.with_history(rows, self.history) for part, rows in drawn]
         if len(chosen) == 1:
             return chosen[0]
-        arrays: dict[str, Any] = {
-            name: np.concatenate([getattr(p, name) for p in chosen]) for name in _ARRAYS[:-1]
-        }
+        arrays: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in chosen]) for name in ARRAYS[:-1]}
         whole = replace(chosen[0], **arrays, source=np.zeros(self.batch, np.int32), sources=("mixture",))
         return replace(whole, labels=_labels(chosen), before=None, past=_joined_past(chosen))
 

@@ -131,8 +131,17 @@ VAN = Rig(
     ),
 )
 """Six cameras under the roof of a van, 2.2 m high, looking all round."""
+ALL_ROUND = Rig("three-and-rear", (*THREE_CAMERAS.cameras, *(c for c in VAN.cameras if c.name == "rear")))
+"""The fleet's cameras and one that looks back, for who comes from behind: what explanations are learnt with."""
 RIGS: dict[str, Rig] = {rig.name: rig for rig in (DASHCAM, THREE_CAMERAS, DELIVERY_ROBOT, VAN)}
 """Every rig that is simulated."""
+
+
+def rig_named(name: str) -> Rig:
+    """One of RIGS. Raises BadRig."""
+    if name not in RIGS:
+        raise BadRig(f"unknown rig {name!r}; known: {', '.join(RIGS)}")
+    return RIGS[name]
 
 
 def enlarged(rig: Rig, factor: int) -> Rig:

@@ -14,22 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as decode
-from safetensors.numpy import save as encode
-
 from model.data import MANOEUVRES, BadSamples, Samples, check, concatenate, masses
 from model.rig import BadRig, Rig, rig_from_dict
+from model.samples_file import from_bytes, to_bytes
 
 FORMAT = "fleetwheel.shards/1"
 MANIFEST = "shards.json"
 MAX_MANIFEST_BYTES = 64 * 1024**2
-HEADER_LENGTH_BYTES = 8
-"""A safetensors file begins with the length of its header."""
-_ARRAYS = ("images", "speed_mps", "yaw_rate_radps", "command", "target", "weight", "source")
-_LABEL = "label."
-"""Before the names of labels."""
 
 
 class BadDataset(ValueError):
@@ -151,32 +142,6 @@ def read_shard(files: Files, shard: Shard, rig: Rig) -> Samples:
         raise BadShard(f"shard {where}: {error}") from error
     if len(samples) != shard.frames:
         raise BadShard(f"shard {where} has {len(samples)} frames, the manifest says {shard.frames}")
-    return samples
-
-
-def to_bytes(samples: Samples) -> bytes:
-    """Samples as a safetensors file."""
-    given = {name: getattr(samples, name) for name in _ARRAYS}
-    given |= {_LABEL + name: label for name, label in samples.labels.items()}
-    given |= {} if samples.before is None else {"before": samples.before}
-    arrays = {name: np.ascontiguousarray(array) for name, array in given.items()}
-    content: bytes = encode(arrays, {"sources": json.dumps(samples.sources)})
-    return content
-
-
-def from_bytes(content: bytes) -> Samples:
-    """Reads `to_bytes`. Raises BadSamples."""
-    try:
-        arrays = decode(content)
-        length = int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
-        header = json.loads(content[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + length])
-        sources = tuple(json.loads(header["__metadata__"]["sources"]))
-        labels = {name.removeprefix(_LABEL): array for name, array in arrays.items() if name.startswith(_LABEL)}
-        given = {name: arrays[name] for name in _ARRAYS}
-        samples = Samples(**given, sources=sources, labels=labels, before=arrays.get("before"))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BadSamples(f"not a file of samples: {error!r}") from error
-    check(samples)
     return samples
 
 

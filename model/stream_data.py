@@ -79,7 +79,7 @@ class Order:
 
     def rows(self, lane: int, window: Window, samples: Samples) -> NDArray[np.int64]:
         """[draws], which frames of the window's samples are drawn, in their order."""
-        rng = np.random.default_rng([self.seed, window.epoch, lane, window.number])
+        rng = np.random.default_rng([self.seed, window.epoch, lane, window.number, 1])
         weight = samples.weight * self._gains[manoeuvre(samples)]
         return np.asarray(rng.permutation(pick(weight, window.draws, rng)), np.int64)
 

@@ -16,6 +16,12 @@ def wrap(angle_rad: Floats) -> Floats:
     return np.asarray((angle_rad + np.pi) % (2 * np.pi) - np.pi)
 
 
+def in_frame(dx: ArrayLike, dy: ArrayLike, heading_rad: ArrayLike) -> tuple[Floats, Floats]:
+    """Displacements as one sees them who is headed there: forward, and to the left."""
+    x, y, cos, sin = np.asarray(dx), np.asarray(dy), np.cos(heading_rad), np.sin(heading_rad)
+    return x * cos + y * sin, y * cos - x * sin
+
+
 def chance(seed: ArrayLike, *counters: ArrayLike) -> Floats:
     """Uniform numbers in [0, 1) that depend on nothing but their arguments (broadcast together).
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.policy import PLAN_POINTS, PLAN_STEP_S
-from simulation.arrays import Bools, Floats, Ints
+from simulation.arrays import Bools, Floats, Ints, in_frame
 from simulation.hazards import HOLD, KEEP_LANE, LIMIT_HEADWAY_S, RULES, Hazards, Swerve
 from simulation.roads import Roads
 from simulation.traffic import FAR_M, idm, stopping
@@ -130,9 +130,8 @@ def _path(roads: Roads, driver: Driver, travelled: Floats, swerve: Swerve | None
     shape = offset * (2 * u**3 - 3 * u**2 + 1) + slope * (u**3 - 2 * u**2 + u)
     x, y, heading = roads.pose(driver.s, driver.d)
     px, py, _ = roads.pose(driver.s[:, None] + travelled, track + shape)
-    dx, dy, own = px - x[:, None], py - y[:, None], (heading + driver.heading_error)[:, None]
-    ahead, left = dx * np.cos(own) + dy * np.sin(own), -dx * np.sin(own) + dy * np.cos(own)
-    return np.stack([ahead, left], -1).astype(np.float32)
+    way = in_frame(px - x[:, None], py - y[:, None], (heading + driver.heading_error)[:, None])
+    return np.stack(way, -1).astype(np.float32)
 
 
 def present(gap: Floats, where: Bools) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.policy import PLAN_PERIOD_S, Memory, Observation, Plan, Policy, frames_seen
-from simulation.arrays import Floats, Images
+from simulation.arrays import Floats, Images, in_frame
 from simulation.dynamics import Motion, advance, control
 from simulation.world import PHYSICS_S, World
 
@@ -83,6 +83,4 @@ def _copied(motion: Motion) -> Motion:
 
 
 def _from(start: Motion, now: Motion) -> Floats:
-    dx, dy = now.x - start.x, now.y - start.y
-    cos, sin = np.cos(start.heading), np.sin(start.heading)
-    return np.stack([cos * dx + sin * dy, cos * dy - sin * dx], -1)
+    return np.stack(in_frame(now.x - start.x, now.y - start.y, start.heading), -1)

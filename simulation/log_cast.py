@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from simulation.arrays import Bools, Floats, wrap
+from simulation.arrays import Bools, Floats, in_frame, wrap
 from simulation.cast import Cast, Ego, nobody
 from simulation.dynamics import FRONT_M, REAR_M
 from simulation.encounters import LOOKS, Behaviour
@@ -140,8 +140,7 @@ class LogCast(Cast):
         at_x, at_y, course, metres = (
             np.take_along_axis(table, near, 2) for table in (path[..., 0], path[..., 1], ways, way)
         )
-        dx, dy = x[:, None] - at_x, y[:, None] - at_y
-        along, aside = dx * np.cos(course) + dy * np.sin(course), dy * np.cos(course) - dx * np.sin(course)
+        along, aside = in_frame(x[:, None] - at_x, y[:, None] - at_y, course)
         turned = heading[:, None] - course
         reach, wide = extents(2 * half_long[:, None], 2 * half_wide[:, None], turned)
         ahead = metres + along

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model.policy import PLAN_PERIOD_S, PLAN_POINTS, PLAN_STEP_S, Memory, Observation, Policy, frames_seen
 from model.rig import Rig
-from simulation.arrays import Floats
+from simulation.arrays import Floats, in_frame
 from simulation.episode import Supervised, now_ns
 from simulation.scenarios import Scene
 from simulation.scores import pdm
@@ -139,9 +139,8 @@ def _later(way: Floats, passed_s: float) -> Floats:
 
 def _seen_from(points: Floats, x_m: Floats, y_m: Floats, heading_rad: Floats) -> NDArray[np.float32]:
     """World points [P, T, 2] in the frames of P vehicles."""
-    dx, dy = points[..., 0] - x_m[:, None], points[..., 1] - y_m[:, None]
-    cos, sin = np.cos(heading_rad)[:, None], np.sin(heading_rad)[:, None]
-    return np.stack([cos * dx + sin * dy, cos * dy - sin * dx], -1).astype(np.float32)
+    seen = in_frame(points[..., 0] - x_m[:, None], points[..., 1] - y_m[:, None], heading_rad[:, None])
+    return np.stack(seen, -1).astype(np.float32)
 
 
 def worth_of(trace: Trace, vehicles: int, group: int) -> Floats:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model.policy import PLAN_PERIOD_S, PLAN_POINTS, PLAN_STEP_S
 from model.rig import Rig
-from simulation.arrays import Bools, Floats
+from simulation.arrays import Bools, Floats, in_frame
 from simulation.episode import CAUSES, causes
 from simulation.examination import LEAST_ROUTE_M, LOST_M, Drive
 from simulation.logs import GRID_S, Log
@@ -104,8 +104,7 @@ def recorded_plan(world: World) -> NDArray[np.float32]:
         places.append(_places(scene.log, at))
     m = world.motion
     dx, dy = (np.stack(z) - own[:, None] for z, own in zip(zip(*places, strict=True), (m.x, m.y), strict=True))
-    cos, sin = np.cos(m.heading)[:, None], np.sin(m.heading)[:, None]
-    return np.stack([dx * cos + dy * sin, dy * cos - dx * sin], -1).astype(np.float32)
+    return np.stack(in_frame(dx, dy, m.heading[:, None]), -1).astype(np.float32)
 
 
 def _places(log: Log, time_s: Floats) -> tuple[Floats, Floats]:

@@ -53,7 +53,9 @@ CATALOG: dict[str, Benchmark] = {
         "world-model",
     )
 }
-SEEDS: dict[str, str] = {"adaptation": "11,12,13", "driving": "11,12,13", "language": "11,12,13", "rigs": "11"}
+SEEDS: dict[str, str] = {
+    "adaptation": "11,12,13", "driving": "11,12,13", "language": "11,12,13", "rigs": "11", "training": "11",
+}  # fmt: skip
 """Where nobody says otherwise; 11,12 for the others."""
 
 

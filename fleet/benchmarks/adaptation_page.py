@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fleet.benchmarks.result import Bar, Measured
+from fleet.benchmarks.result import Bar, Measured, interval, seeds_bar
 from model.adapters import LARGEST_SHARE
 from monitoring.disengagements import Arm, garwood, rate_ratio
 from simulation.arrays import Floats
@@ -24,7 +24,6 @@ ARMS = (ZERO_SHOT, ADAPTER, FEW_FULL, MANY_FULL) = (
 )
 """How a region is met: without a clip from there, by an adapter, or by full fine-tuning."""
 LEAST_RECOVERED = 0.8
-LEAST_SEEDS = 3
 POOLED = "all regions"
 HOW = Resampling()
 
@@ -170,7 +169,7 @@ def _bars(parts: Mapping[str, Any], part: float, seeds: int) -> list[Bar]:
         ),
         Bar("recovered-pdms", "the same of its rise in PDMS", pdms, asked, pdms >= LEAST_RECOVERED),
         Bar("size", "adapter's parameters over the base's", part, f"<= {LARGEST_SHARE}", part <= LARGEST_SHARE),
-        Bar("seeds", "seeds", seeds, f">= {LEAST_SEEDS}", seeds >= LEAST_SEEDS),
+        seeds_bar(seeds),
     ]
 
 
@@ -182,8 +181,8 @@ def _page(found: Mapping[str, Any], gain: Mapping[str, Any], part: float) -> str
     for region, told in found.items():
         for arm in ARMS:
             f, parts = told["arms"][arm], told["recovered"].get(arm, {})
-            cells = [_interval(f["pdms"]), _interval(f["epdms"]), _interval(f["per_km"], 2), f"{f['ade_m']:.2f}"]
-            cells += [_interval(parts[kind], 2) if parts else "" for kind in ("rate", "pdms", "ade")]
+            cells = [interval(f["pdms"], 3), interval(f["epdms"], 3), interval(f["per_km"]), f"{f['ade_m']:.2f}"]
+            cells += [interval(parts[kind]) if parts else "" for kind in ("rate", "pdms", "ade")]
             lines.append(f"| {region} | {arm} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -195,18 +194,8 @@ def _page(found: Mapping[str, Any], gain: Mapping[str, Any], part: float) -> str
     ]
     for name in ("before", "after"):
         f = gain[name]
-        cells = [_interval(f["pdms"]), _interval(f["epdms"]), _interval(f["per_km"], 2)]
+        cells = [interval(f["pdms"], 3), interval(f["epdms"], 3), interval(f["per_km"])]
         lines.append(f"| {name} practising | {' | '.join(cells)} |")
-    cells = [_interval(gain["gain"]["pdms"], 3, "+"), _interval(gain["gain"]["epdms"], 3, "+")]
-    lines.append(f"| gain, by pairs | {' | '.join(cells)} | × {_interval(gain['rate_ratio'], 2)} |")
+    cells = [interval(gain["gain"]["pdms"], 3, "+"), interval(gain["gain"]["epdms"], 3, "+")]
+    lines.append(f"| gain, by pairs | {' | '.join(cells)} | × {interval(gain['rate_ratio'])} |")
     return "\n".join(lines)
-
-
-def _interval(figure: Mapping[str, float | None], digits: int = 3, sign: str = "") -> str:
-    if figure["value"] is None:
-        return "–"
-    if figure["low"] is None:
-        return f"{figure['value']:{sign}.{digits}f}"
-    return (
-        f"{figure['value']:{sign}.{digits}f} [{figure['low']:{sign}.{digits}f}, {figure['high']:{sign}.{digits}f}]"
-    )

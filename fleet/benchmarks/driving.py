@@ -6,7 +6,6 @@ nothing was learnt, searched or tuned with (simulation/suites.py).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from fleet.benchmarks.apart import each_seed
+from fleet.benchmarks.apart import each_seed, processes
 from fleet.benchmarks.curves import disagreement, plot
 from fleet.benchmarks.driving_page import bars, pooled, table
+from fleet.benchmarks.driving_speed import speeds
 from fleet.benchmarks.result import Measured
-from fleet.benchmarks.schooling import Report, Schooling, Stage, samples, taught
+from fleet.benchmarks.schooling import Report, Schooling, Stage, taught
 from fleet.console import Watcher
+from fleet.examining import regressions_of, told, told_of
 from jobs.code import code_version
+from jobs.recorded import from_recording
 from model.checkpoint import Checkpoint, load, save
 from model.config import NetworkConfig, TrainingConfig
 from model.data import Samples
@@ -30,8 +32,8 @@ from model.torch_policy import TorchPolicy
 from simulation.adversary import Belief, drawn_from, ignorant, learned, scene_of
 from simulation.arrays import Floats
 from simulation.episode import record_expert
-from simulation.examination import Examined, Marks, Reference, examine, expert, refer, seeing, watched
-from simulation.regressions import Regression, of_each_cause, regression, replay
+from simulation.examination import Examined, Reference, examine, expert, refer, seeing, watched
+from simulation.regressions import Regression, of_each_cause, replay
 from simulation.regressions import save as save_regressions
 from simulation.scenarios import Scene, scene_seed
 from simulation.suites import SPLITS, SUITES, Course, Row, Suite, course, courses
@@ -104,8 +106,11 @@ QUICK = Setup(
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     """Each seed: a policy of its own, examined in worlds of its own. Policies that this code taught before are
-    taken from SCRATCH."""
-    return assess(each_seed(run_seed, seeds, scratch, quick))
+    taken from SCRATCH. Last, and alone on the machine, how fast the worlds are."""
+    runs = each_seed(run_seed, seeds, scratch, quick)
+    with processes() as child:
+        fast = child.submit(speeds, seeds[0], *((1, 2) if quick else (5, 25))).result()
+    return assess(runs, fast)
 
 
 def run_seed(seed: int, scratch: Path, quick: bool) -> RunRow:
@@ -121,14 +126,15 @@ def run_seed(seed: int, scratch: Path, quick: bool) -> RunRow:
     return row
 
 
-def assess(runs: dict[str, RunRow]) -> Measured:
-    """Figures over all seeds, the bars, the page and its plot."""
+def assess(runs: dict[str, RunRow], fast: dict[str, Any]) -> Measured:
+    """Figures over all seeds, the bars, the page and its plot. `fast` as of driving_speed."""
     found = pooled(runs)
     points = [point for row in runs.values() for point in row["curve"]]
     results = {"suites": found, "curves": {seed: row["curve"] for seed, row in runs.items()}}
     results |= {"disagreement": disagreement(points), "adversary": {s: r["adversary"] for s, r in runs.items()}}
-    page = table(found, results["disagreement"], results["adversary"], results["curves"])
-    return Measured(results, bars(found, len(runs)), page, {"driving.svg": plot(results["curves"])})
+    results |= {"rigs_per_cpu_s": fast}
+    page = table(found, results["disagreement"], results["adversary"], results["curves"], fast)
+    return Measured(results, bars(found, len(runs), fast), page, {"driving.svg": plot(results["curves"])})
 
 
 def stages_of(schooling: Schooling, seed: int, scratch: Path, report: Report) -> list[Stage]:
@@ -163,13 +169,9 @@ def run(stages: Sequence[Stage], setup: Setup, seed: int, scratch: Path, report:
 def disengagements(checkpoint: Checkpoint, setup: Setup, seed: int) -> list[Regression]:
     """What an earlier stage fails in, with tuning seeds: each cause in turn."""
     suite, extent, own = SUITES["regressions"], setup.suites["long-tail"], seeing(TorchPolicy(checkpoint, RIG))
-    found = []
+    found = list[Regression]()
     for each in courses(suite, "tuning", seed, extent.scenes, extent.seconds):
-        rows = {row.name: row for row in suite.rows}
-        for failure in watched(each, own(), RIG)[1]:
-            scene = each.scenes[failure.event.vehicle]
-            row = rows[scene.condition.name]
-            found.append(regression(row, scene.seed, failure.event.cause, failure.event.time_s, failure.commands))
+        found += regressions_of(suite.name, each, watched(each, own(), RIG)[1])
     return of_each_cause(found, setup.suites["regressions"].scenes)
 
 
@@ -214,21 +216,8 @@ def _adversaries(rows: Sequence[Row], belief: Belief, count: int, seed: int) -> 
 
 def _suite(policy: TorchPolicy, driven: Sequence[Course]) -> RunRow:
     references = [refer(each) for each in driven]
-    own = [examine(seeing(policy), reference, RIG).marks for reference in references]
-    return {"expert": told([r.marks for r in references]), "policy": told(own)}
-
-
-def told(marks: Sequence[Marks]) -> RunRow:
-    """A driver's marks on a suite's courses, vehicle by vehicle."""
-    if not marks:
-        return {"scores": {}, "km": 0.0, "hours": 0.0, "causes": {}}
-    causes = sum((cause for m in marks for cause in m.causes), Counter[str]())
-    return {
-        "scores": {name: np.concatenate([m.scores[name] for m in marks]).tolist() for name in marks[0].scores},
-        "km": float(sum(m.km.sum() for m in marks)),
-        "hours": float(sum(m.hours.sum() for m in marks)),
-        "causes": dict(sorted(causes.items())),
-    }
+    own = [examine(seeing(policy), reference, RIG) for reference in references]
+    return told_of(references, own)
 
 
 def curve(stages: Sequence[Stage], setup: Setup, seed: int, report: Report) -> list[RunRow]:
@@ -272,4 +261,4 @@ def open_loop_frames(extent: Extent, seed: int) -> Samples:
         for each in courses(SUITES[name], "tuning", seed + 1_000_000, half, extent.seconds)
         for scene in each.scenes
     ]
-    return samples(record_expert(scenes, RIG, extent.seconds, seed, perturb=None, every=3), "open loop")
+    return from_recording(record_expert(scenes, RIG, extent.seconds, seed, perturb=None, every=3), "open loop")

@@ -6,15 +6,14 @@ import json
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from fleet import config as configs
+from fleet.benchmarks.apart import processes
 from fleet.benchmarks.result import Bar, Measured
 from fleet.config import OPEN_GATE, WheelConfig
 from fleet.console import Watcher
@@ -39,7 +38,7 @@ def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
             watch.say(f"seed {seed}: the first model")
             first_model(seed, scratch, quick)
             watch.say(f"seed {seed}: both arms")
-            with ProcessPoolExecutor(len(ARMS), mp_context=get_context("spawn")) as pool:
+            with processes(len(ARMS)) as pool:
                 futures = {arm: pool.submit(run_arm, seed, arm, scratch, quick) for arm in ARMS}
                 runs[str(seed)] = {arm: future.result() for arm, future in futures.items()}
             watch.say(f"seed {seed}: " + "; ".join(_told(arm, turns) for arm, turns in runs[str(seed)].items()))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.footage import ALL_ROUND
-from model.data import Samples, samples_from_arrays
+from jobs.recorded import from_recording
+from model.data import Samples
 from model.grammar import CAUSE_AT, Explanation
 from model.heads import HEADS
 from model.policy import PLAN_PERIOD_S, Observation
-from model.rig import Rig
+from model.rig import ALL_ROUND, Rig
 from simulation.arrays import Images, chance
 from simulation.cast import ABSENT
 from simulation.counterfactuals import FIXED, instant, opened
@@ -74,15 +74,7 @@ def taught(seed: int, count: int, seconds: float, every: int, progress: Progress
         progress=lambda share: progress(round(share * count), count),
         batch=BATCH,
     )
-    samples = samples_from_arrays(
-        recorded.images,
-        speed_mps=recorded.speed_mps,
-        yaw_rate_radps=recorded.yaw_rate_radps,
-        command=recorded.command,
-        target=recorded.target,
-        source="language",
-        labels=recorded.labels,
-    )
+    samples = from_recording(recorded, "language")
     samples.weight[:] = _weights(recorded.labels["words"][:, CAUSE_AT].astype(np.int64))
     return samples
 

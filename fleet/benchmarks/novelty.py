@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fleet import config as configs
+from fleet.benchmarks.apart import processes
 from fleet.benchmarks.novelty_data import COMMON, Drives, Fads, Mixture, Stream, mixture, with_fads, worlds
 from fleet.benchmarks.novelty_picks import BATCH, Chosen, by_windows, k_center, score
 from fleet.benchmarks.novelty_sharing import ARMS, EVERYTHING, PARTITIONS, by_partition, pooled, sharing
@@ -49,14 +47,12 @@ Row = dict[str, Any]
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     """Everything for each seed, in a process of its own with one thread; the model is made once, or taken from
     SCRATCH/model.onnx where one lies there."""
-    # numpy's threads spin where they wait: children read this when they start.
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     runs: dict[str, Row] = {}
     with Watcher() as watch:
         watch.say("the model whose embeddings are searched")
         model = own_model(scratch, seeds[0], quick)
         for seed in seeds:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+            with processes() as child:
                 runs[str(seed)] = row = child.submit(run_seed, seed, model, quick).result()
             found = ", ".join(f"{name} {row[name]['recall']['novelty']:.2f}" for name in ("mixture", "worlds"))
             watch.say(f"seed {seed}: recall at {SHARE:.0%} of the bytes: {found}")

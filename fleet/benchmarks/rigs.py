@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fleet.benchmarks.result import Bar, Measured
-from fleet.benchmarks.schooling import Report, samples
+from fleet.benchmarks.result import Bar, Measured, interval
+from fleet.benchmarks.schooling import Report
 from fleet.console import Watcher
+from jobs.recorded import from_recording
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig
 from model.data import Samples
@@ -128,7 +129,7 @@ def run(setup: Setup, seed: int, report: Report, rigs: Mapping[str, Rig] = RIGS)
 def recorded(setup: Setup, rig: Rig, seed: int, report: Report) -> Samples:
     """The expert's disturbed driving through the cameras of a rig; the scenes are the same for every rig."""
     found = lessons(setup.scenes, seed, LESSONS)
-    return samples(
+    return from_recording(
         record_expert(
             found,
             rig,
@@ -197,10 +198,8 @@ def _table(found: Mapping[str, RigRow]) -> str:
     for name, row in found.items():
         for driver in DRIVERS:
             own = row[driver]
-            p = own["pdms"]
-            interval = f" [{p['low']:.2f}, {p['high']:.2f}]" if p["low"] is not None else ""
             rows.append(
-                f"| {name} | {row['cameras']} | {driver} | {p['value']:.2f}{interval} | {own['km']:.1f} | "
+                f"| {name} | {row['cameras']} | {driver} | {interval(own['pdms'])} | {own['km']:.1f} | "
                 f"{own['disengagements']} | {own['not_finite']} of {own['plans']} |"
             )
     note = "Base worlds of reporting seeds; a lost camera is black. 95 % intervals over seeds and episodes."

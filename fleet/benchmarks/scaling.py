@@ -12,9 +12,10 @@ from typing import Any
 from fleet.benchmarks.result import Bar, Measured
 from fleet.charts import Series, law_chart, standalone
 from fleet.console import Watcher
+from jobs.recorded import from_recording
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig
-from model.data import Samples, samples_from_arrays
+from model.data import Samples
 from model.open_loop import evaluate
 from model.rig import THREE_CAMERAS
 from model.scaling_law import Fit, Run, TooFewRuns, fit
@@ -127,15 +128,7 @@ def _recorded(worlds: int, seed: int, split: Split, watch: Watcher) -> tuple[Sam
         seed,
         progress=lambda share: watch(f"seed {seed}: {split} worlds", math.floor(share * worlds), worlds, ""),
     )
-    samples = samples_from_arrays(
-        got.images,
-        speed_mps=got.speed_mps,
-        yaw_rate_radps=got.yaw_rate_radps,
-        command=got.command,
-        target=got.target,
-        source=f"{split}-{seed}",
-    )
-    return samples, got.vehicle
+    return from_recording(got, f"{split}-{seed}"), got.vehicle
 
 
 SCORES = {

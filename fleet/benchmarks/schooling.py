@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from jobs.recorded import from_recording
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig
-from model.data import Samples, concatenate, samples_from_arrays
+from model.data import Samples, concatenate
 from model.policy import PLAN_PERIOD_S
 from model.rig import Rig
 from model.torch_policy import TorchPolicy
 from model.training import Hooks, fine_tune, train
-from simulation.episode import Recording, record_expert, record_policy
+from simulation.episode import record_expert, record_policy
 from simulation.lessons import lessons
 from simulation.scenarios import Scene
 
@@ -83,7 +84,7 @@ def expert_samples(schooling: Schooling, rig: Rig, seed: int, report: Report) ->
     """Disturbed driving of the expert."""
     scenes = lessons(schooling.scenes, seed)
     told = _recording(report, "recording the expert", scenes, schooling)
-    return samples(
+    return from_recording(
         record_expert(scenes, rig, schooling.seconds, seed, every=schooling.every, progress=told, batch=BATCH),
         f"expert-{seed}",
     )
@@ -95,23 +96,11 @@ def corrected_samples(
     """The expert's answers where the pupil drives by itself."""
     scenes, policy = lessons(count, seed), TorchPolicy(pupil, rig)
     told = _recording(report, "recording the pupil", scenes, schooling)
-    return samples(
+    return from_recording(
         record_policy(
             policy, scenes, rig, schooling.seconds, seed, every=schooling.every, progress=told, batch=BATCH
         ),
         f"pupil-{seed}",
-    )
-
-
-def samples(recording: Recording, source: str) -> Samples:
-    """A recording to learn from. Raises BadSamples."""
-    return samples_from_arrays(
-        recording.images,
-        speed_mps=recording.speed_mps,
-        yaw_rate_radps=recording.yaw_rate_radps,
-        command=recording.command,
-        target=recording.target,
-        source=source,
     )
 
 

@@ -44,7 +44,7 @@ STEPS_SHARDED = 8
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     """For each recipe rounds in which both loops take the same steps, one after the other; then the sharded
-    runs."""
+    runs. Frames are the first seed's: what they show changes no speed."""
     shutil.rmtree(scratch, ignore_errors=True)
     names, rounds, steps = _plan(quick)
     with Watcher() as watch:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.labels import CELL_M, GRID_CELLS, GRID_FROM_M, OCCUPANCY
-from simulation.arrays import Bools, Floats
+from simulation.arrays import Bools, Floats, in_frame
 from simulation.encounters import LOOKS
 from simulation.traffic import CAR_LENGTH_M, CAR_WIDTH_M, FAR_M
 from simulation.world import World
@@ -122,6 +122,4 @@ def _to_world(world: World, ahead: Floats, left: Floats) -> tuple[Floats, Floats
 def _to_vehicle(world: World, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Ahead and to the left of each vehicle, for points [B, K, spots]."""
     m = world.motion
-    dx, dy = x - m.x[:, None, None], y - m.y[:, None, None]
-    cos, sin = np.cos(m.heading)[:, None, None], np.sin(m.heading)[:, None, None]
-    return dx * cos + dy * sin, -dx * sin + dy * cos
+    return in_frame(x - m.x[:, None, None], y - m.y[:, None, None], m.heading[:, None, None])

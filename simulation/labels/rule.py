@@ -18,7 +18,7 @@ from model.grammar import CAUSES, NONE, Explanation, distance_word, encoded
 from model.labels import LOOKS
 from model.policy import PLAN_POINTS, PLAN_STEP_S
 from simulation import hazards
-from simulation.arrays import Bools, Floats, Ints
+from simulation.arrays import Bools, Floats, Ints, in_frame
 from simulation.cast import Bodies, Cast
 from simulation.dynamics import FRONT_M
 from simulation.encounters import LOOKS as WHO
@@ -355,9 +355,8 @@ def _on_road(world: World, row: int, s: float, d: float, z: float, radius: float
 
 def _in_vehicle_frame(world: World, row: int, ball: _Ball) -> _Ball:
     motion = world.motion
-    dx, dy, heading = ball.x - motion.x[row], ball.y - motion.y[row], motion.heading[row]
-    cos, sin = float(np.cos(heading)), float(np.sin(heading))
-    return _Ball(float(dx * cos + dy * sin), float(-dx * sin + dy * cos), ball.z, ball.radius)
+    x, y = in_frame(ball.x - motion.x[row], ball.y - motion.y[row], motion.heading[row])
+    return _Ball(float(x), float(y), ball.z, ball.radius)
 
 
 def _away_m(ball: _Ball) -> float:

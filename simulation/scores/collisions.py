@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulation.arrays import Bools, Floats, Ints
+from simulation.arrays import Bools, Floats, Ints, in_frame
 from simulation.scores import boxes
 from simulation.scores.trace import STATIC, Trace
 
@@ -68,8 +68,7 @@ def bearings(trace: Trace, drive: Ints, step: Ints, slot: Ints, seen_at: Ints) -
     ego, others = trace.ego, trace.others
     dx = others.x_m[drive, seen_at, slot] - ego.x_m[drive, step]
     dy = others.y_m[drive, seen_at, slot] - ego.y_m[drive, step]
-    heading = ego.heading_rad[drive, step]
-    across, along = dy * np.cos(heading) - dx * np.sin(heading), dx * np.cos(heading) + dy * np.sin(heading)
+    along, across = in_frame(dx, dy, ego.heading_rad[drive, step])
     return np.abs(np.arctan2(across, along))
 
 

@@ -14,6 +14,7 @@ import pytest
 from fleet.benchmarks import driving, rigs
 from fleet.benchmarks.curves import correlation, disagreement, plot
 from fleet.benchmarks.driving_page import bars, pooled, table
+from fleet.benchmarks.driving_speed import speeds
 from fleet.benchmarks.schooling import expert_samples, taught
 from model.config import TrainingConfig
 from model.policy import Observation, Plan
@@ -25,6 +26,9 @@ from simulation.suites import SUITES
 def driven(pdms: float, km: float = 1.0, **causes: int) -> dict[str, Any]:
     scores = {name: [pdms, pdms] for name in ("pdms", "epdms", "driving_score", "nuplan", "rss_danger")}
     return {"scores": scores, "km": km, "hours": km / 20, "causes": causes}
+
+
+FAST = {"plain": {"per_s": 900.0}, "every scenario": {"per_s": 300.0}}
 
 
 def runs_of(policy: Mapping[str, Any], seeds: int = 3) -> dict[str, Any]:
@@ -58,7 +62,9 @@ def test_a_suite_without_an_episode_says_so() -> None:
     found = pooled(runs)
     assert found["regressions"]["policy"]["per_km"]["value"] is None
     assert found["regressions"]["share"]["pdms"]["value"] is None
-    assert "| regressions | policy | 0.0 | - |" in table(found, {}, {}, {})
+    page = table(found, {}, {}, {}, FAST)
+    assert "| regressions | policy | 0.0 | – |" in page
+    assert "plain 900; every scenario 300." in page
 
 
 @pytest.mark.parametrize(
@@ -73,8 +79,16 @@ def test_a_suite_without_an_episode_says_so() -> None:
     ],
 )
 def test_bars_can_be_missed(policy: dict[str, Any], seeds: int, missed: set[str]) -> None:
-    found = bars(pooled(runs_of(policy, seeds)), seeds)
+    found = bars(pooled(runs_of(policy, seeds)), seeds, FAST)
     assert {bar.id for bar in found if not bar.holds} == missed
+    slow = bars(pooled(runs_of(policy, seeds)), seeds, FAST | {"plain": {"per_s": 799.0}})
+    assert {bar.id for bar in slow if not bar.holds} == {*missed, "speed"}
+
+
+def test_worlds_are_timed_in_turn() -> None:
+    found = speeds(5, rounds=2, plans=1)
+    assert {name: len(one["each"]) for name, one in found.items()} == {"plain": 2, "every scenario": 2}
+    assert all(0 < min(one["each"]) <= one["per_s"] <= max(one["each"]) for one in found.values())
 
 
 def point(samples: int, ade: float, per_km: float, share: float) -> dict[str, Any]:
@@ -153,8 +167,8 @@ def test_a_seed_runs_through_every_suite_and_what_was_taught_is_not_taught_again
     assert tuple(row["suites"]) == driven
     assert [p["stage"] for p in row["curve"]] == ["cloned", "corrected 1"]
     assert (tmp_path / "regressions-5.json").exists()
-    measured = driving.assess({"5": row})
-    assert {bar.id for bar in measured.bars} == {"seeds", "base-pdms", "base-per-km", "long-tail-pdms"}
+    measured = driving.assess({"5": row}, FAST)
+    assert {bar.id for bar in measured.bars} == {"seeds", "base-pdms", "base-per-km", "long-tail-pdms", "speed"}
     assert "driving.svg" in measured.pictures and "| long-tail | policy |" in measured.table
     assert "| 5 | corrected 1 | 64 |" in measured.table
 

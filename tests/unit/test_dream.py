@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from fleet.dream import CORRECTABLE_M, Asked, TooEarly, bad_dream, run_dream
-from jobs.samples import open_file
 from model.checkpoint import BadCheckpoint
 from model.config import NetworkConfig, TrainingConfig
 from model.data import BadSamples
 from model.dream_training import initial_world
 from model.rig import THREE_CAMERAS
+from model.samples_file import open_file
 from model.sequences import CONTEXT
 from model.training import train
 from model.world_file import save_world
@@ -76,7 +76,7 @@ def test_a_dream_repeats_itself(model: Path, tmp_path: Path, capsys: pytest.Capt
     [
         ({"scenario": "atlantis"}, UnknownName, "roundabout"),
         ({"edit": "dragon"}, UnknownName, "oncoming"),
-        ({"rig": "periscope"}, UnknownName, "dashcam-1"),
+        ({"rig": "periscope"}, BadRig, "dashcam-1"),
         ({"what_if": "fly"}, BadManoeuvre, "swerve-left"),
         ({"edit": "door"}, TooEarly, "later --at"),
     ],

@@ -117,6 +117,14 @@ def test_a_cut_off_video_is_explained_as_far_as_it_goes(
     assert any("cut off" in warning for warning in told_of(capsys)["warnings"])
 
 
+def test_of_a_long_recording_the_beginning_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.footage.MOST_FRAMES", 5)
+    path = video(tmp_path / "drive.mp4", [n / 10 for n in range(30)])
+    found = open_footage(str(path), seed=1, region="", weather="", at_s=None)
+    assert len(found.seen.images) == 5
+    assert any("only the first 5 frames" in warning for warning in found.warnings)
+
+
 def test_a_scenario_is_explained_with_what_the_expert_would_say(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

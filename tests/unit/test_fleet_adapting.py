@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from fleet.practising import run_practise
 from fleet.unfinished import unfinished
 from jobs.recorded import from_folder
 from model import adapter_file
-from model.adapter_file import WrongBase
+from model.adapter_file import Adapter, Base, WrongBase
 from model.adapters import adapt
 from model.checkpoint import Checkpoint, load, save
 from model.config import NetworkConfig
 from model.data import BadSamples, Samples
+from model.rig import BadRig
 from model.training import initial
 from simulation.scenarios import UnknownName
 from tests.unit.model_samples import some_samples
@@ -54,7 +56,8 @@ def test_an_adapter_is_learnt_in_a_region_merged_and_exported(
     assert 0 < told["share"] <= 0.03
     assert adapter_file.load(Path(told["adapter"])).parameters == told["parameters"]
     assert [p.name for p in (tmp_path / "adapters").iterdir()] == ["uk.safetensors"]
-    run_merge(base, [Path(told["adapter"])], tmp_path / "whole.safetensors", tmp_path / "whole.onnx", as_json=True)
+    whole = tmp_path / "whole.safetensors"
+    run_merge(base, [Path(told["adapter"])], whole, tmp_path / "whole.onnx", ASKED.rig, as_json=True)
     merged = json.loads(capsys.readouterr().out)
     assert merged["adapters"] == ["uk"]
     assert merged["export_error"] < 1e-3
@@ -106,9 +109,26 @@ def test_adapters_of_another_base_are_refused(base: Path, tmp_path: Path, sample
             [tmp_path / "uk.safetensors"],
             tmp_path / "whole.safetensors",
             None,
+            ASKED.rig,
             as_json=True,
         )
     assert not (tmp_path / "whole.safetensors").exists()
+
+
+def test_a_vehicle_type_is_learnt_with_its_own_cameras(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def noted(start: Base, name: str, samples: Samples, *rest: Any, **more: Any) -> Adapter:
+        seen.append(samples.images.shape[1:])
+        return adapt(start, name, samples, *rest, **more)
+
+    monkeypatch.setattr(adapting, "adapt", noted)
+    run_adapt(base, replace(ASKED, rig="van-6"), tmp_path / "van.safetensors", as_json=True)
+    assert seen == [(6, 48, 96, 3)]
+    with pytest.raises(BadRig, match="unknown rig 'bus'; known: dashcam-1"):
+        run_adapt(base, replace(ASKED, rig="bus"), tmp_path / "bus.safetensors", as_json=True)
 
 
 def test_sources_are_told_once(base: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from jobs.recorded import from_folder
 from jobs.step import Work, no_progress
 from model.data import BadSamples, samples_from_arrays
 from model.rig import THREE_CAMERAS, Rig
+from model.samples_file import open_file, save
 from registry.clips import ClipFrames, ClipIndex, read_clip
 from registry.datasets import DatasetClip, load_dataset
 from registry.errors import Corrupt
@@ -321,7 +322,7 @@ def test_samples_files_are_read_in_place(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     names = []
     for i, samples in enumerate(made):
-        sample_files.save(samples, tmp_path / f"{i}.safetensors")
+        save(samples, tmp_path / f"{i}.safetensors")
         names.append(store.put_file(tmp_path / f"{i}.safetensors").sha256)
     parts = sample_files.fetch(store, names, tmp_path / "cache")
     assert isinstance(parts[0].images, np.memmap)
@@ -335,15 +336,15 @@ def test_samples_files_are_read_in_place(tmp_path: Path) -> None:
     assert (everything.images == np.concatenate([m.images for m in made])).all()
     assert everything.source.tolist() == [0] * 20 + [1] * 20
     (tmp_path / "bad").write_bytes(b"nothing")
-    with pytest.raises(BadSamples, match="not a samples file"):
-        sample_files.open_file(tmp_path / "bad")
+    with pytest.raises(BadSamples, match="bad: not a file of samples"):
+        open_file(tmp_path / "bad")
 
 
 def test_files_keep_labels_and_what_came_before(tmp_path: Path) -> None:
     samples = replace(labelled(some_samples(8, "drive")), before=np.arange(8) - 1)
-    sample_files.save(samples, tmp_path / "a.safetensors")
-    sample_files.save(some_samples(4, "bare"), tmp_path / "b.safetensors")
-    parts = [sample_files.open_file(tmp_path / f"{name}.safetensors") for name in "ab"]
+    save(samples, tmp_path / "a.safetensors")
+    save(some_samples(4, "bare"), tmp_path / "b.safetensors")
+    parts = [open_file(tmp_path / f"{name}.safetensors") for name in "ab"]
     for name, kept in samples.labels.items():
         np.testing.assert_array_equal(parts[0].labels[name], kept)
     assert parts[0].before is not None

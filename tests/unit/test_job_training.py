@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from jobs import samples as sample_files
 from jobs.context import Settings
 from jobs.documents import Checked, Labelled, Recorded
 from jobs.label import ClipLabels, pack
@@ -18,6 +17,7 @@ from jobs.naming import BASE_SAMPLES, CHECKPOINT, GRAPH, open_models
 from jobs.step import Work
 from jobs.train import clone, fine_tune
 from model import checkpoint as checkpoints
+from model.samples_file import save
 from registry.datasets import DatasetClip, make_dataset, save_dataset
 from registry.errors import Refused
 from tests.unit.model_samples import some_samples
@@ -29,7 +29,7 @@ class Killed(Exception):
 
 
 def recorded(fleet: Fleet, folder: Path) -> Recorded:
-    sample_files.save(some_samples(200), folder / "base.safetensors")
+    save(some_samples(200), folder / "base.safetensors")
     return Recorded([fleet.store.put_file(folder / "base.safetensors").sha256], 200, 0.3)
 
 

@@ -27,6 +27,7 @@ from simulation.replay import drive_in, recorded_plan, replayed
 from simulation.scenarios import REPLAY, condition
 from simulation.scores.trace import CAR
 from streams.contracts.odd import SPEED, YAW_RATE
+from tests.conftest import fleet
 from tests.unit.replay_logs import ego, lead, oncoming, walker
 from tests.unit.vehicle_policy import straight_on
 from tests.unit.vehicle_segment import save, segment
@@ -87,6 +88,19 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path, old: str, new: str,
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadLog, match=r"drive\.csv"):
         read_tracks(path)
+
+
+def test_a_table_without_end_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.logs.MOST_ROWS", 20)
+    with pytest.raises(BadLog, match=r"drive\.csv: more than 20 rows; cut the table"):
+        read_tracks(table(tmp_path / "drive.csv", [ego()]))
+
+
+@pytest.mark.parametrize("words", [("--tracks", "t.csv"), ("--from", "3"), ("--reactive",), ("--driver", "b.zip")])
+def test_what_only_a_replay_takes_is_refused_without_one(words: tuple[str, ...]) -> None:
+    done = fleet("simulate", "zebra_crossing", *words)
+    assert done.returncode == 2
+    assert words[0] in done.stderr and "only a replay takes it" in done.stderr
 
 
 def test_a_segment_gives_its_path(tmp_path: Path) -> None:
@@ -163,7 +177,9 @@ def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
     log = table(tmp_path / "drive.csv", [ego()])
     with pytest.raises(ValueError, match="unknown rig 'bus'"):
         run(asked(log), tmp_path / "out", rig="bus")
-    with pytest.raises(BadLog, match="unknown driver 'nobody': expert, recorded, or the file of a bundle"):
+    with pytest.raises(
+        BadLog, match="unknown driver 'nobody': expert, recorded, or the file of a bundle or a checkpoint"
+    ):
         run(asked(log, driver="nobody"), tmp_path / "out")
     assert not (tmp_path / "out").exists(), "nothing is written before all words are understood"
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils import parametrize
 
 from model import adapter_file
-from model.adapter_file import Adapter, BadAdapter, Base, WrongBase, base_of, load_base, shelf
+from model.adapter_file import Adapter, BadAdapter, Base, WrongBase, base_of, load_base
 from model.adapters import LARGEST_SHARE, adapt, adapted, merged
 from model.checkpoint import BadCheckpoint, Checkpoint, save, to_bytes
 from model.config import NetworkConfig, TrainingConfig
@@ -186,13 +186,3 @@ def test_damaged_files_are_refused_by_name(base: Base, adapter: Adapter, tmp_pat
         adapter_file.load(path)
     with pytest.raises(BadAdapter, match="cannot be read"):
         adapter_file.load(tmp_path / "none")
-
-
-def test_a_shelf_holds_the_adapters_of_one_base_by_name(base: Base, adapter: Adapter, tmp_path: Path) -> None:
-    adapter_file.save(adapter, tmp_path / "uk.safetensors")
-    adapter_file.save(replace(adapter, name="van"), tmp_path / "van.safetensors")
-    adapter_file.save(replace(adapter, name="old", base_sha256="0" * 64), tmp_path / "old.safetensors")
-    assert set(shelf(tmp_path, base)) == {"uk", "van"}
-    adapter_file.save(adapter, tmp_path / "z.safetensors")
-    with pytest.raises(BadAdapter, match="'uk'"):
-        shelf(tmp_path, base)

@@ -12,16 +12,15 @@ import pytest
 
 from model.data import BadSamples, Samples, concatenate
 from model.rig import DASHCAM, THREE_CAMERAS
+from model.samples_file import from_bytes, to_bytes
 from model.shards import (
     MANIFEST,
     BadDataset,
     BadShard,
     Dataset,
     Shard,
-    from_bytes,
     open_dataset,
     read_shard,
-    to_bytes,
     write,
 )
 from registry.backends import LocalBackend

@@ -1,0 +1,132 @@
+"""`fleet model examine`: a model in closed loop on the suites, beside the expert; what failed is driven again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from fleet.benchmarks.driving_page import pooled, suites_table
+from fleet.console import Watcher
+from fleet.vehicle import policy_of
+from model.checkpoint import load
+from model.policy import Policy
+from model.rig import THREE_CAMERAS, Rig, rig_named
+from model.torch_policy import TorchPolicy
+from simulation import regressions
+from simulation.examination import Examined, Failure, Marks, Reference, examine, refer, seeing
+from simulation.regressions import Regression, regression, replay
+from simulation.suites import SUITES, Course, courses
+
+REGRESSIONS = "regressions"
+BUNDLE = ".zip"
+
+
+class BadExamination(ValueError):
+    """What cannot be examined: says what there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to drive."""
+
+    suites: tuple[str, ...] = ("base", "long-tail")
+    """Of simulation.suites, those that come from its table."""
+    scenes: int = 12
+    seconds: float = 30.0
+    seed: int = 1
+    rig: str = THREE_CAMERAS.name
+    regressions: Path | None = None
+    """Disengagements to drive again; what fails now is added to them."""
+
+
+def run_examine(path: Path, asked: Asked, *, as_json: bool) -> None:
+    """The command, in worlds of tuning seeds: whatever is chosen by it, `fleet benchmark driving` reports. Raises
+    BadExamination, BadRegressions, BadCheckpoint, BadBundle, BadRig, OSError."""
+    check(asked)
+    past = _past(asked)
+    rig = rig_named(asked.rig)
+    policy = policy_in(path, rig)
+    found: dict[str, Any] = {}
+    new: list[Regression] = []
+    with Watcher(quiet=as_json) as watch:
+        for name, driven in _driven(asked, past).items():
+            watch.say(f"{name}: {sum(len(c.scenes) for c in driven)} scenes")
+            references = [refer(each) for each in driven]
+            own = [examine(seeing(policy), reference, rig) for reference in references]
+            found[name] = told_of(references, own)
+            if name != REGRESSIONS:
+                new += failed(name, driven, own)
+    if asked.regressions is not None:
+        asked.regressions.parent.mkdir(parents=True, exist_ok=True)
+        regressions.save([*past, *(one for one in new if one not in past)], asked.regressions)
+    figures = pooled({"": {"suites": found}})
+    facts = {"model": str(path), "seed": asked.seed, "suites": figures, "failed": len(new), "replayed": len(past)}
+    typer.echo(json.dumps(facts) if as_json else _text(figures, new, asked))
+
+
+def check(asked: Asked) -> None:
+    """Raises BadExamination for suites that there are not, or that need more than a table."""
+    known = [suite.name for suite in SUITES.values() if suite.source == "table"]
+    if unknown := [name for name in asked.suites if name not in known]:
+        raise BadExamination(f"no suite {unknown[0]!r}; there are {', '.join(known)}, and --regressions FILE")
+
+
+def policy_in(path: Path, rig: Rig) -> Policy:
+    """Of a checkpoint, or of a bundle as vehicles run it. Raises BadCheckpoint, BadBundle, BadRig, OSError."""
+    return policy_of(path)[0](rig) if path.suffix == BUNDLE else TorchPolicy(load(path), rig)
+
+
+def told_of(references: Sequence[Reference], own: Sequence[Examined]) -> dict[str, Any]:
+    """What both drivers got on a suite."""
+    return {"expert": told([r.marks for r in references]), "policy": told([e.marks for e in own])}
+
+
+def told(marks: Sequence[Marks]) -> dict[str, Any]:
+    """A driver's marks on a suite's courses, vehicle by vehicle."""
+    if not marks:
+        return {"scores": {}, "km": 0.0, "hours": 0.0, "causes": {}}
+    causes = sum((cause for m in marks for cause in m.causes), Counter[str]())
+    return {
+        "scores": {name: np.concatenate([m.scores[name] for m in marks]).tolist() for name in marks[0].scores},
+        "km": float(sum(m.km.sum() for m in marks)),
+        "hours": float(sum(m.hours.sum() for m in marks)),
+        "causes": dict(sorted(causes.items())),
+    }
+
+
+def failed(name: str, driven: Sequence[Course], own: Sequence[Examined]) -> list[Regression]:
+    """The disengagements of a suite's drives, to be driven again."""
+    return [one for course, e in zip(driven, own, strict=True) for one in regressions_of(name, course, e.failures)]
+
+
+def regressions_of(name: str, course: Course, failures: Sequence[Failure]) -> list[Regression]:
+    """Failures on a course of a suite, by its rows."""
+    rows, found = {row.name: row for row in SUITES[name].rows}, list[Regression]()
+    for failure in failures:
+        scene, event = course.scenes[failure.event.vehicle], failure.event
+        found.append(
+            regression(rows[scene.condition.name], scene.seed, event.cause, event.time_s, failure.commands)
+        )
+    return found
+
+
+def _past(asked: Asked) -> list[Regression]:
+    file = asked.regressions
+    return regressions.load(file) if file is not None and file.exists() else []
+
+
+def _driven(asked: Asked, past: Sequence[Regression]) -> dict[str, list[Course]]:
+    driven = {n: courses(SUITES[n], "tuning", asked.seed, asked.scenes, asked.seconds) for n in asked.suites}
+    return driven | ({REGRESSIONS: [replay(one) for one in past]} if past else {})
+
+
+def _text(figures: dict[str, Any], new: Sequence[Regression], asked: Asked) -> str:
+    kept = f"; kept in {asked.regressions}" if asked.regressions else "; --regressions FILE keeps them"
+    return "\n".join([suites_table(figures), "", f"{len(new)} disengagements{kept if new else ''}"])
