@@ -15,7 +15,7 @@ from model.checkpoint import BadCheckpoint
 from model.config import NetworkConfig, TrainingConfig
 from model.data import BadSamples
 from model.dream_training import initial_world
-from model.rig import THREE_CAMERAS
+from model.rig import THREE_CAMERAS, BadRig
 from model.samples_file import open_file
 from model.sequences import CONTEXT
 from model.training import train
