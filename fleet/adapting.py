@@ -94,8 +94,9 @@ def _samples(asked: Asked, rig: Rig, watch: Watcher) -> Samples:
 def _digest(samples: Samples) -> str:
     """Of every frame: a run goes on only with what it began with."""
     digest = hashlib.sha256()
-    for name in ARRAYS:
-        digest.update(np.ascontiguousarray(getattr(samples, name)).data)
+    given = {name: getattr(samples, name) for name in ARRAYS} | dict(samples.labels)
+    for name, array in given.items():
+        digest.update(name.encode() + np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import typer
 
-from fleet.benchmarks.driving_page import pooled, suites_table
 from fleet.console import Watcher
+from fleet.suite_figures import pooled, suites_table
 from fleet.vehicle import policy_of
 from model.checkpoint import load
 from model.policy import Policy
@@ -25,7 +26,6 @@ from simulation.regressions import Regression, regression, replay
 from simulation.suites import SUITES, Course, courses
 
 REGRESSIONS = "regressions"
-BUNDLE = ".zip"
 
 
 class BadExamination(ValueError):
@@ -48,13 +48,14 @@ class Asked:
 
 def run_examine(path: Path, asked: Asked, *, as_json: bool) -> None:
     """The command, in worlds of tuning seeds: whatever is chosen by it, `fleet benchmark driving` reports. Raises
-    BadExamination, BadRegressions, BadCheckpoint, BadBundle, BadRig, OSError."""
+    BadExamination, BadRegressions, BadCheckpoint, BadBundle, BadRig, UnknownName for a past disengagement of a
+    scenario that there is no more, OSError."""
     check(asked)
-    past = _past(asked)
+    past: Sequence[Regression] = _past(asked)
     rig = rig_named(asked.rig)
     policy = policy_in(path, rig)
     found: dict[str, Any] = {}
-    new: list[Regression] = []
+    failures: list[Regression] = []
     with Watcher(quiet=as_json) as watch:
         for name, driven in _driven(asked, past).items():
             watch.say(f"{name}: {sum(len(c.scenes) for c in driven)} scenes")
@@ -62,13 +63,15 @@ def run_examine(path: Path, asked: Asked, *, as_json: bool) -> None:
             own = [examine(seeing(policy), reference, rig) for reference in references]
             found[name] = told_of(references, own)
             if name != REGRESSIONS:
-                new += failed(name, driven, own)
+                failures += failed(name, driven, own)
+    past, all_known = regressions.joined(past, []), regressions.joined(past, failures)
     if asked.regressions is not None:
         asked.regressions.parent.mkdir(parents=True, exist_ok=True)
-        regressions.save([*past, *(one for one in new if one not in past)], asked.regressions)
-    figures = pooled({"": {"suites": found}})
-    facts = {"model": str(path), "seed": asked.seed, "suites": figures, "failed": len(new), "replayed": len(past)}
-    typer.echo(json.dumps(facts) if as_json else _text(figures, new, asked))
+        regressions.save(all_known, asked.regressions)
+    figures, new = pooled({"": {"suites": found}}), len(all_known) - len(past)
+    counts = {"failed": len(failures), "new": new, "replayed": len(past)}
+    facts = {"model": str(path), "seed": asked.seed, "suites": figures} | counts
+    typer.echo(json.dumps(facts) if as_json else _text(figures, counts, asked))
 
 
 def check(asked: Asked) -> None:
@@ -79,8 +82,9 @@ def check(asked: Asked) -> None:
 
 
 def policy_in(path: Path, rig: Rig) -> Policy:
-    """Of a checkpoint, or of a bundle as vehicles run it. Raises BadCheckpoint, BadBundle, BadRig, OSError."""
-    return policy_of(path)[0](rig) if path.suffix == BUNDLE else TorchPolicy(load(path), rig)
+    """Of a checkpoint, or of a bundle as vehicles run it, whatever its name. Raises BadCheckpoint, BadBundle,
+    BadRig, OSError."""
+    return policy_of(path)[0](rig) if is_zipfile(path) else TorchPolicy(load(path), rig)
 
 
 def told_of(references: Sequence[Reference], own: Sequence[Examined]) -> dict[str, Any]:
@@ -127,6 +131,10 @@ def _driven(asked: Asked, past: Sequence[Regression]) -> dict[str, list[Course]]
     return driven | ({REGRESSIONS: [replay(one) for one in past]} if past else {})
 
 
-def _text(figures: dict[str, Any], new: Sequence[Regression], asked: Asked) -> str:
-    kept = f"; kept in {asked.regressions}" if asked.regressions else "; --regressions FILE keeps them"
-    return "\n".join([suites_table(figures), "", f"{len(new)} disengagements{kept if new else ''}"])
+def _text(figures: dict[str, Any], counts: dict[str, int], asked: Asked) -> str:
+    told = f"{counts['failed']} disengagements in the suites"
+    if asked.regressions is not None:
+        told += (
+            f"; {counts['new']} new ones are kept in {asked.regressions}, {counts['replayed']} were driven again"
+        )
+    return "\n".join([suites_table(figures), "", told])

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import typer
 
 from fleet.console import Watcher
@@ -47,10 +46,11 @@ def run_score(path: Path, asked: Asked, *, as_json: bool) -> None:
             "heads": {n: asdict(s) | {"skill": s.skill} for n, s in head_scores(checkpoint, frames, rig).items()},
         }
     if asked.calibrate is not None:
-        cooled, found = calibration(checkpoint, frames, rig)
+        cooled, temperatures, found = calibration(checkpoint, frames, rig)
         asked.calibrate.parent.mkdir(parents=True, exist_ok=True)
         facts |= {"calibrated": str(asked.calibrate), "sha256": save(cooled, asked.calibrate)}
-        facts["calibration"] = {name: asdict(one) for name, one in found.items()}
+        facts["calibration"] = {n: asdict(found[n]) if n in found else None for n in temperatures}
+        facts["temperatures"] = temperatures
     typer.echo(json.dumps(facts) if as_json else _text(facts))
 
 
@@ -62,20 +62,22 @@ def read(asked: Asked, watch: Watcher) -> tuple[Samples, Rig]:
     for shard in dataset.shards:
         if count >= asked.most:
             break
-        parts.append(read_shard(files, shard, dataset.rig))
+        parts.append(read_shard(files, shard, dataset.rig).head(asked.most - count))
         count += len(parts[-1])
-        watch("frames read", min(count, asked.most), min(dataset.frames, asked.most), "")
-    return concatenate(parts).head(asked.most), dataset.rig
+        watch("frames read", count, min(dataset.frames, asked.most), "")
+    return concatenate(parts), dataset.rig
 
 
-def calibration(checkpoint: Checkpoint, frames: Samples, rig: Rig) -> tuple[Checkpoint, dict[str, Calibration]]:
-    """Temperatures fitted on the first half of the frames; what they change is told of the other. Raises
-    BadDataset where there are not two frames."""
+def calibration(
+    checkpoint: Checkpoint, frames: Samples, rig: Rig
+) -> tuple[Checkpoint, dict[str, float], dict[str, Calibration]]:
+    """Temperatures fitted on the first half of the frames, what they change told of the second; a drive may lie
+    on both sides. Raises BadDataset where there are not two frames."""
     if len(frames) < 2:
-        raise BadDataset("calibration needs two frames: one half to fit on, the other to tell of")
-    fitted, other = (frames.take(part) for part in np.array_split(np.arange(len(frames)), 2))
-    cooled, temperatures = calibrated(checkpoint, fitted, rig)
-    return cooled, told(checkpoint, other, rig, temperatures)
+        raise BadDataset("calibration needs two frames: some to fit on, others to tell of")
+    cut = len(frames) // 2
+    cooled, temperatures = calibrated(checkpoint, frames.head(cut), rig)
+    return cooled, temperatures, told(checkpoint, frames.take(slice(cut, None)), rig, temperatures)
 
 
 def _text(facts: dict[str, Any]) -> str:
@@ -87,8 +89,8 @@ def _text(facts: dict[str, Any]) -> str:
             f"  {name:28} {one['skill']:.2f} of {one['cases']} cases" for name, one in facts["heads"].items()
         ]
     for name, one in facts.get("calibration", {}).items():
-        before, after = one["error_before"], one["error_after"]
-        lines.append(
-            f"  {name}: calibration error {before:.3f}, {after:.3f} at temperature {one['temperature']:.2f}"
+        error = (
+            f"error {one['error_before']:.3f}, then {one['error_after']:.3f}" if one else "no case in other drives"
         )
+        lines.append(f"  {name}: temperature {facts['temperatures'][name]:.2f}; calibration: {error}")
     return "\n".join([*lines, *([f"  written to {facts['calibrated']}"] if "calibrated" in facts else [])])

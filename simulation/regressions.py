@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,9 +66,20 @@ def of_each_cause(found: Sequence[Regression], most: int) -> list[Regression]:
     return turns[:most]
 
 
+def joined(past: Sequence[Regression], new: Sequence[Regression]) -> list[Regression]:
+    """Past ones, and of the new those whose cause is not known of their scene: where another model fails there
+    too, a little earlier or later, it is the same lesson."""
+    known: dict[tuple[Row, int, str], Regression] = {}
+    for one in (*past, *new):
+        known.setdefault((one.row, one.scene_seed, one.cause), one)
+    return list(known.values())
+
+
 def save(found: Sequence[Regression], path: Path) -> None:
-    """Writes them as JSON."""
-    path.write_bytes(msgspec.json.encode(_File(FORMAT, list(found))))
+    """Writes them as JSON, all or nothing."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(msgspec.json.encode(_File(FORMAT, list(found))))
+    part.replace(path)
 
 
 def load(path: Path) -> list[Regression]:

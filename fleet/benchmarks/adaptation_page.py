@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fleet.benchmarks.result import Bar, Measured, interval, seeds_bar
+from fleet.benchmarks.result import Bar, Measured, seeds_bar
+from fleet.suite_figures import interval
 from model.adapters import LARGEST_SHARE
 from monitoring.disengagements import Arm, garwood, rate_ratio
 from simulation.arrays import Floats

@@ -15,12 +15,13 @@ import numpy as np
 
 from fleet.benchmarks.apart import each_seed, processes
 from fleet.benchmarks.curves import disagreement, plot
-from fleet.benchmarks.driving_page import bars, pooled, table
+from fleet.benchmarks.driving_page import bars, table
 from fleet.benchmarks.driving_speed import speeds
 from fleet.benchmarks.result import Measured
 from fleet.benchmarks.schooling import Report, Schooling, Stage, taught
 from fleet.console import Watcher
 from fleet.examining import regressions_of, told, told_of
+from fleet.suite_figures import pooled
 from jobs.code import code_version
 from jobs.recorded import from_recording
 from model.checkpoint import Checkpoint, load, save
@@ -106,7 +107,7 @@ QUICK = Setup(
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     """Each seed: a policy of its own, examined in worlds of its own. Policies that this code taught before are
-    taken from SCRATCH. Last, and alone on the machine, how fast the worlds are."""
+    taken from SCRATCH. Last, when all of them have ended, how fast the worlds are."""
     runs = each_seed(run_seed, seeds, scratch, quick)
     with processes() as child:
         fast = child.submit(speeds, seeds[0], *((1, 2) if quick else (5, 25))).result()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,12 +34,3 @@ class Measured:
 def seeds_bar(seeds: int) -> Bar:
     """Enough of them."""
     return Bar("seeds", "seeds", seeds, f">= {LEAST_SEEDS}", seeds >= LEAST_SEEDS)
-
-
-def interval(figure: Mapping[str, float | None], digits: int = 2, sign: str = "") -> str:
-    """`value`, `low` and `high` as 0.97 [0.95, 0.99]; without bounds the value alone, without a value a dash."""
-    value, low, high = (figure.get(key) for key in ("value", "low", "high"))
-    form = f"{sign}.{digits}f"
-    if value is None:
-        return "–"
-    return f"{value:{form}}" if low is None or high is None else f"{value:{form}} [{low:{form}}, {high:{form}}]"

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fleet.benchmarks.result import Bar, Measured, interval
+from fleet.benchmarks.result import Bar, Measured
 from fleet.benchmarks.schooling import Report
 from fleet.console import Watcher
+from fleet.suite_figures import interval
 from jobs.recorded import from_recording
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig

@@ -236,15 +236,17 @@ def latencies(kafka: str, prefix: str, load: Load, rate: int, seconds: float) ->
     events = list(load.all(_FIRST + warm + total))
     gc.freeze()
     reader = _Reader(kafka, prefix)
-    _pace(kafka, prefix, events[:_FIRST], rate)
-    reader.read(_FIRST)
-    sender = threading.Thread(target=_pace, args=(kafka, prefix, events[_FIRST:], rate), daemon=True)
-    sender.start()
-    reader.read(warm)
-    found = reader.read(total)
-    sender.join(60)
-    reader.close()
-    gc.unfreeze()
+    try:
+        _pace(kafka, prefix, events[:_FIRST], rate)
+        reader.read(_FIRST)
+        sender = threading.Thread(target=_pace, args=(kafka, prefix, events[_FIRST:], rate), daemon=True)
+        sender.start()
+        reader.read(warm)
+        found = reader.read(total)
+        sender.join(60)
+    finally:
+        reader.close()
+        gc.unfreeze()
     return found
 
 

@@ -369,15 +369,16 @@ def _missing(admin: AdminClient, config: KafkaConfig, names: Sequence[str]) -> s
     try:
         known = call(lambda: admin.list_topics(timeout=config.timeout_s)).topics
         for name in names:
-            if name not in known or any(p.leader < 0 for p in known[name].partitions.values()):
+            partitions = known[name].partitions if name in known else {}
+            if not partitions or any(p.leader < 0 for p in partitions.values()):
                 return f"{name} is led by nobody"
         newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         places = {TopicPartition(name, p): newest for name in names for p in known[name].partitions}
         for future in call(lambda: admin.list_offsets(places, request_timeout=config.timeout_s)).values():
             # The request gives up before its futures do.
             call(lambda future=future: future.result(2 * config.timeout_s))  # type: ignore[misc]
-    except Retry as error:
-        return str(error)
+    except (Retry, TimeoutError) as error:
+        return str(error) or "the leaders say nothing"
     return ""
 
 
@@ -437,6 +438,17 @@ def persist(action: Callable[[], _RESULT], timeout_s: float) -> _RESULT:
             time.sleep(0.1)
 
 
+_REFUSED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_VERSION,
+    KafkaError._AUTHENTICATION,
+    KafkaError._UNSUPPORTED_FEATURE,
+)
+"""What waiting does not mend."""
 _FENCED = (
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
@@ -450,6 +462,8 @@ def named(error: KafkaException) -> TransportError:
     cause = error.args[0]
     if cause.code() in _FENCED:
         return Fenced(f"another process has taken this one's place: {cause.str()}")
+    if cause.code() in _REFUSED:
+        return TransportError(f"the broker refuses: {cause.str()}")
     if cause.fatal():
         return TransportError(f"the Kafka client cannot go on: {cause.str()}")
     return Retry(cause.str())

@@ -13,9 +13,10 @@ import pytest
 
 from fleet.benchmarks import driving, rigs
 from fleet.benchmarks.curves import correlation, disagreement, plot
-from fleet.benchmarks.driving_page import bars, pooled, table
+from fleet.benchmarks.driving_page import bars, table
 from fleet.benchmarks.driving_speed import speeds
 from fleet.benchmarks.schooling import expert_samples, taught
+from fleet.suite_figures import pooled
 from model.config import TrainingConfig
 from model.policy import Observation, Plan
 from model.rig import RIGS, THREE_CAMERAS

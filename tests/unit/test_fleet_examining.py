@@ -7,10 +7,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 
+from edge.agent.bundles import BadBundle
 from fleet import examining
 from fleet.examining import Asked, BadExamination, run_examine
 from fleet.scoring import Asked as Scored
@@ -76,12 +78,20 @@ def test_what_failed_is_kept_and_driven_again(
     assert first["failed"] > 0 and first["replayed"] == 0
     assert asked.regressions is not None
     kept = past_of(asked.regressions)
-    assert len(kept) == first["failed"]
+    assert len(kept) == first["new"] <= first["failed"]
     run_examine(model, asked, as_json=True)
     again = told(capsys)
-    assert again["replayed"] == len(kept)
+    assert (again["replayed"], again["new"]) == (len(kept), 0)
     assert again["suites"]["regressions"]["policy"]["disengagements"] > 0
     assert past_of(asked.regressions) == kept, "the same failure is kept once"
+
+
+def test_a_bundle_is_known_by_its_content(model: Path, tmp_path: Path) -> None:
+    assert isinstance(examining.policy_in(model, THREE_CAMERAS), TorchPolicy)
+    with ZipFile(tmp_path / "no-suffix", "w") as bundle:
+        bundle.writestr("manifest.json", "{}")
+    with pytest.raises(BadBundle):
+        examining.policy_in(tmp_path / "no-suffix", THREE_CAMERAS)
 
 
 @pytest.mark.parametrize("name", ["adversarial", "regressions", "city"])

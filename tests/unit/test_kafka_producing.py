@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from confluent_kafka.cimpl import NewTopic
 from streams.engines.batch import client
 from streams.engines.batch.client import Client
 from streams.transport import kafka
-from streams.transport.base import Fenced, Retry
+from streams.transport.base import Fenced, Retry, TransportError
 from streams.transport.kafka import KafkaConfig, KafkaTransport, make_topics
 
 CONFIG = KafkaConfig("127.0.0.1:1", timeout_s=0.3)
@@ -60,18 +61,70 @@ def test_a_new_topic_is_ready_once_each_leader_answers(code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("admin", "why"), [(Admin([1, -1], 0), "t is led by nobody"), (Admin([1, 1], 10**6), "Broker: Not leader")]
+    ("admin", "why"),
+    [
+        (Admin([1, -1], 0), "t is led by nobody"),
+        (Admin([], 0), "t is led by nobody"),
+        (Admin([1, 1], 10**6), "Broker: Not leader"),
+    ],
 )
 def test_leaders_that_do_not_come_are_told(admin: Admin, why: str) -> None:
     with pytest.raises(Retry, match=f"no leader for every topic yet: {why}"):
         make_topics(admin, CONFIG, [TOPIC])  # type: ignore[arg-type]
 
 
-def test_what_waiting_does_not_mend_is_told_at_once() -> None:
-    admin = Admin([1, 1], 10**6, KafkaError._FENCED)
-    with pytest.raises(Fenced):
+@pytest.mark.parametrize(
+    ("code", "kind"), [(KafkaError._FENCED, Fenced), (KafkaError.TOPIC_AUTHORIZATION_FAILED, TransportError)]
+)
+def test_what_waiting_does_not_mend_is_told_at_once(code: int, kind: type[TransportError]) -> None:
+    admin = Admin([1, 1], 10**6, code)
+    with pytest.raises(kind) as told:
         make_topics(admin, CONFIG, [TOPIC])  # type: ignore[arg-type]
+    assert type(told.value) is kind
     assert admin.asked == 1
+
+
+class Consumer:
+    """A client's: nothing waits, or the process is interrupted while it looks."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error, self.taken, self.closed = error, 0, 0
+
+    def assignment(self) -> list[object]:
+        return []
+
+    def pause(self, places: list[object]) -> None: ...
+
+    def consume(self, number: int, timeout_s: float) -> list[object]:
+        if self.error is not None:
+            raise self.error
+        self.taken += 1
+        return [None] if self.taken < 3 else []
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize(("member", "taken"), [("a", 3), ("", 0)])
+def test_a_static_member_takes_what_waits_before_it_closes(member: str, taken: int) -> None:
+    client_ = object.__new__(Client)
+    client_.member, consumer = member, Consumer()
+    client_.consumer = consumer  # type: ignore[assignment]
+    client_.close()
+    assert (consumer.taken, consumer.closed) == (taken, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(RuntimeError("closed"), False), (KeyboardInterrupt(), True), (SystemError(), True)],
+)
+def test_a_client_is_closed_whatever_comes(error: BaseException, told: bool) -> None:
+    client_ = object.__new__(Client)
+    client_.member, consumer = "a", Consumer(error)
+    client_.consumer = consumer  # type: ignore[assignment]
+    with pytest.raises(type(error)) if told else nullcontext():
+        client_.close()
+    assert consumer.closed == 1
 
 
 def test_every_producer_sends_one_request_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model.data import BadSamples, Samples, concatenate
 from model.rig import DASHCAM, THREE_CAMERAS
-from model.samples_file import from_bytes, to_bytes
+from model.samples_file import from_bytes, open_file, to_bytes
 from model.shards import (
     MANIFEST,
     BadDataset,
@@ -170,6 +171,42 @@ def test_a_manifest_without_frames_is_refused(files: LocalBackend, written: Data
     files.write(MANIFEST, [json.dumps(document).encode()])
     with pytest.raises(BadDataset, match="has no frame"):
         open_dataset(files)
+
+
+def _with_header(change: Callable[[dict[str, Any]], object], more: bytes = b"") -> bytes:
+    content = to_bytes(some_samples(3))
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    told = json.dumps(header).encode()
+    return len(told).to_bytes(8, "little") + told + content[8 + length :] + more
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 8,
+        (10**9).to_bytes(8, "little") + b"{}",
+        (60_000).to_bytes(8, "little") + b"[" * 60_000,
+        _with_header(lambda h: h["speed_mps"].update(shape=[])),
+        _with_header(lambda h: h["speed_mps"].update(shape=[-1])),
+        _with_header(lambda h: h["speed_mps"].update(dtype="I64")),
+        _with_header(lambda h: h["command"].update(dtype="F32")),
+        _with_header(lambda h: h["images"].update(data_offsets=[0, None])),
+        _with_header(lambda h: h["weight"].update(data_offsets=h["speed_mps"]["data_offsets"])),
+        _with_header(lambda h: h.pop("__metadata__")),
+        _with_header(lambda h: h["__metadata__"].update(sources='"clip"')),
+        _with_header(lambda h: h["__metadata__"].update(sources="[]")),
+        _with_header(lambda h: None, b"more"),
+    ],
+)
+def test_a_file_that_is_not_one_of_samples_is_refused_in_words(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(BadSamples):
+        from_bytes(content)
+    (tmp_path / "bad").write_bytes(content)
+    with pytest.raises(BadSamples, match="bad: "):
+        open_file(tmp_path / "bad")
 
 
 def test_samples_come_back_from_their_bytes() -> None:

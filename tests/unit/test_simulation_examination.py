@@ -14,6 +14,7 @@ from simulation.regressions import (
     LEAD_S,
     BadRegressions,
     Regression,
+    joined,
     load,
     of_each_cause,
     regression,
@@ -183,3 +184,23 @@ def test_a_recorded_world_lets_its_lead_be_touched(base: Course) -> None:
         nearest[kind] = min(gaps)
     assert nearest[World] >= 6.6 - 1e-9
     assert nearest[RecordedWorld] < 4.0
+
+
+def test_the_same_scene_and_cause_is_one_lesson() -> None:
+    first = Regression(Row("base"), 1, "stuck", 5.0, [])
+    later, other = (Regression(Row("base"), 1, cause, 6.0, []) for cause in ("stuck", "lateral"))
+    assert joined([first], [later, other, later]) == [first, other]
+
+
+def test_past_disengagements_are_kept_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "past.json"
+    save([Regression(Row("base"), 1, "stuck", 5.0, [])], kept)
+    before = kept.read_bytes()
+
+    def full(_path: Path, data: bytes) -> int:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        save([], kept)
+    assert kept.read_bytes() == before
