@@ -11,7 +11,15 @@ from streams.contracts.codec import encode
 from streams.contracts.drive import TriggerEvent
 from streams.dedup import Dedup
 from streams.engines.batch import engine as engine_module
-from streams.engines.batch.changelog import CHUNK_BYTES, Past, Row, Step, read_rows, snapshot_rows, step_row
+from streams.engines.batch.changelog import (
+    CHUNK_BYTES,
+    Past,
+    Row,
+    Step,
+    read_rows,
+    snapshot_rows,
+    step_row,
+)
 from streams.engines.batch.client import Commit
 from streams.engines.batch.engine import BatchConfig, BatchEngine
 from streams.engines.batch.unit import Batch, Flow, Taken, Unit, starts
@@ -74,11 +82,11 @@ def batches(some: Sequence[Record], size: int) -> list[Batch]:
 
 def test_rows_tell_the_snapshot_and_the_steps_since() -> None:
     steps = [Step(T0 + i, {PLACE: 10 + i}) for i in range(3)]
-    rows = [step_row(0, steps[0])]
-    assert read_rows(rows) == Past(steps=(steps[0],))
-    rows += snapshot_rows({"a/1": b"x" * (2 * CHUNK_BYTES + 5), "b": b""}, {PLACE: 11}, T0 + 1)
+    rows = [step_row(0, 0, steps[0])]
+    assert read_rows(rows) == Past(steps=(steps[0],), number=1)
+    rows += snapshot_rows(1, {"a/1": b"x" * (2 * CHUNK_BYTES + 5), "b": b""}, {PLACE: 11}, T0 + 1)
     assert len(rows) == 1 + 3 + 1
-    rows += [step_row(0, steps[1]), step_row(1, steps[2])]
+    rows += [step_row(1, 0, steps[1]), step_row(1, 1, steps[2])]
     past = read_rows(rows)
     assert (past.now_ns, past.positions, past.steps) == (T0 + 1, {PLACE: 11}, tuple(steps[1:]))
     assert past.states == {"a/1": b"x" * (2 * CHUNK_BYTES + 5), "b": b""}
@@ -94,23 +102,64 @@ def compacted(rows: Sequence[Row], upto: int) -> list[Row]:
 def test_compaction_anywhere_leaves_the_same_past() -> None:
     rows: list[Row] = []
     for n in range(3):
-        rows += [step_row(i, Step(T0 + n, {PLACE: 100 * n + i})) for i in range(5)]
-        rows += snapshot_rows({"a": bytes([n]) * CHUNK_BYTES * (3 - n)}, {PLACE: 100 * n + 5}, T0 + n)
-    rows += [step_row(i, Step(T0 + 9, {PLACE: 300 + i})) for i in range(2)]
+        rows += [step_row(n, i, Step(T0 + n, {PLACE: 100 * n + i})) for i in range(5)]
+        rows += snapshot_rows(n + 1, {"a": bytes([n]) * CHUNK_BYTES * (3 - n)}, {PLACE: 100 * n + 5}, T0 + n)
+    rows += [step_row(3, i, Step(T0 + 9, {PLACE: 300 + i})) for i in range(2)]
     whole = read_rows(rows)
     assert whole.states == {"a": b"\2" * CHUNK_BYTES} and len(whole.steps) == 2
+    assert (whole.generation, whole.number, whole.unfinished) == (3, 2, False)
     for upto in range(len(rows) + 1):
         assert read_rows(compacted(rows, upto)) == whole
 
 
+def written_slowly(generation: int, since: int, steps: int) -> list[Row]:
+    """A snapshot, a chunk with each step of its generation."""
+    pieces = snapshot_rows(generation, {"a": bytes([since]) * 2 * CHUNK_BYTES}, {PLACE: since}, T0 + since)
+    rows: list[Row] = []
+    for number in range(steps):
+        rows += pieces[number : number + 1]
+        rows.append(step_row(generation, number, Step(T0, {PLACE: since + number + 1})))
+    return rows
+
+
+def test_until_its_head_is_there_a_snapshot_does_not_count() -> None:
+    rows = [step_row(0, number, Step(T0, {PLACE: number})) for number in range(3)]
+    slow = written_slowly(1, 9, 6)
+    for upto in range(len(slow) + 1):
+        past = read_rows([*rows, *slow[:upto]])
+        told = [one.until[PLACE] for one in past.steps]
+        headed = any(key == b"head" for key, _ in slow[:upto])
+        steps = sum(key.startswith(b"step") for key, _ in slow[:upto])
+        assert bool(past.states) == headed
+        assert told == [*([] if headed else [0, 1, 2]), *range(10, 10 + steps)]
+        assert past.unfinished == (steps > 0 and not headed)
+
+
+def test_a_snapshot_that_was_never_finished_leaves_room_for_the_next() -> None:
+    """Compaction included: the keys of what counts are nobody else's."""
+    rows = written_slowly(1, 9, 6)
+    begun = written_slowly(2, 20, 2)
+    again = snapshot_rows(3, {"a": b"new"}, {PLACE: 30}, T0 + 30)
+    for upto in range(len(again) + 1):
+        whole = [*rows, *begun, *again[:upto]]
+        for cut in range(len(whole) + 1):
+            past = read_rows(compacted(whole, cut))
+            if upto == len(again):
+                assert (past.states, past.steps, past.unfinished) == ({"a": b"new"}, (), False)
+            else:
+                assert past.states == {"a": bytes([9]) * 2 * CHUNK_BYTES}
+                assert [one.until[PLACE] for one in past.steps] == [*range(10, 16), 21, 22]
+                assert (past.generation, past.number, past.unfinished) == (2, 2, True)
+
+
 def test_damage_is_named() -> None:
-    rows = snapshot_rows({"a": b"x" * 2 * CHUNK_BYTES}, {}, T0)
+    rows = snapshot_rows(0, {"a": b"x" * 2 * CHUNK_BYTES}, {}, T0)
     with pytest.raises(StateUnreadable, match="not whole"):
         read_rows([rows[0], *rows[2:]])
     with pytest.raises(StateUnreadable, match="missing"):
-        read_rows([step_row(1, Step(T0, {}))])
+        read_rows([step_row(0, 1, Step(T0, {}))])
     with pytest.raises(StateUnreadable, match="cannot be read"):
-        read_rows([(b"step/0", b"\xc1")])
+        read_rows([(b"step/0/0", b"\xc1")])
     with pytest.raises(StateUnreadable, match="dedup"):
         Unit(Flow.of(stages()), Past(states={"dedup/3": b"\xc1"}))
 
@@ -160,8 +209,8 @@ def test_a_unit_stands_again_where_it_stood(every: int) -> None:
     since = 0
     for number, part in enumerate(given):
         if number % every == every - 1:
-            rows, since = snapshot_rows(unit.dump(), unit.positions, unit.now_ns), number
-        rows.append(step_row(number - since, Step(START, {p: t.until for p, t in part.items()})))
+            rows, since = snapshot_rows(0, unit.dump(), unit.positions, unit.now_ns), number
+        rows.append(step_row(0, number - since, Step(START, {p: t.until for p, t in part.items()})))
         assert outputs(unit, [part]) == outputs(undisturbed, [part])
         past = read_rows(rows)
         unit = Unit(Flow.of(stages()), past)

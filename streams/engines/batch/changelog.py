@@ -6,13 +6,18 @@ row is a few dozen bytes, however large the batch or the state; a restart reads 
 again in the same cuts, and stands where the last commit stood, bit for bit. Rows lie in one transaction with the
 outputs and offsets that they belong to (docs/adr/0013).
 
+A snapshot may be written over many transactions while the input goes on: steps since its instant belong to its
+generation, and its head, written last, makes it count. Until then the one before counts, and the steps of both
+generations. Generations are numbered; the keys of three take turns, so that compaction takes nothing away that
+still counts, and what it leaves of earlier ones is told by its number.
+
 Pure: rows in, rows out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import msgspec
@@ -28,6 +33,8 @@ CHUNK_BYTES = 900_000
 """Of a snapshot, in one row: below a broker's default for a record."""
 Spans = dict[Position, int]
 """Offset behind the last record that was taken, by partition; where it began is where the step before ended."""
+TURNS = 3
+"""Of generations: the one that counts, one that is being written, one to begin anew with where it never was."""
 _HEAD = b"head"
 
 
@@ -47,11 +54,19 @@ class Past:
     states: dict[str, bytes] = field(default_factory=dict)
     positions: Positions = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    generation: int = 0
+    """Of the newest rows."""
+    number: int = 0
+    """Steps of that generation."""
+    unfinished: bool = False
+    """Whether its snapshot was begun and has no head."""
 
 
 class _Step(msgspec.Struct, array_like=True):
     now_ns: int
     until: list[tuple[str, int, int]]
+    generation: int
+    number: int
 
 
 class _Head(msgspec.Struct, array_like=True):
@@ -59,19 +74,21 @@ class _Head(msgspec.Struct, array_like=True):
     positions: list[tuple[str, int, int]]
     chunks: int
     sha256: str
+    generation: int
 
 
-def step_row(number: int, step: Step) -> Row:
-    """Row of step `number` since the last snapshot, from 0: the rows before it are overwritten in time."""
-    return b"step/%d" % number, msgspec.msgpack.encode(_Step(step.now_ns, _listed(step.until)))
+def step_row(generation: int, number: int, step: Step) -> Row:
+    """Row of step `number` since the generation's instant, from 0: what had its key is overwritten in time."""
+    row = _Step(step.now_ns, _listed(step.until), generation, number)
+    return b"step/%d/%d" % (generation % TURNS, number), msgspec.msgpack.encode(row)
 
 
-def snapshot_rows(states: Mapping[str, bytes], positions: Positions, now_ns: int) -> list[Row]:
-    """Rows of a snapshot, its head last; steps are numbered from 0 again."""
+def snapshot_rows(generation: int, states: Mapping[str, bytes], positions: Positions, now_ns: int) -> list[Row]:
+    """Rows of a snapshot, its head last; steps since then are of its generation, numbered from 0."""
     body = msgspec.msgpack.encode(states)
     pieces = [body[i : i + CHUNK_BYTES] for i in range(0, len(body), CHUNK_BYTES)]
-    head = _Head(now_ns, _listed(positions), len(pieces), sha256_hex(body))
-    rows = [(b"chunk/%d" % i, piece) for i, piece in enumerate(pieces)]
+    head = _Head(now_ns, _listed(positions), len(pieces), sha256_hex(body), generation)
+    rows = [(b"chunk/%d/%d" % (generation % TURNS, i), piece) for i, piece in enumerate(pieces)]
     return [*rows, (_HEAD, msgspec.msgpack.encode(head))]
 
 
@@ -79,27 +96,33 @@ def read_rows(rows: Iterable[Row]) -> Past:
     """What rows tell, in the order in which they were written. Raises StateUnreadable where they do not fit
     together."""
     chunks: dict[bytes, bytes] = {}
-    steps: dict[bytes, bytes] = {}
-    head: bytes | None = None
+    steps: dict[int, list[_Step]] = {}
+    head: _Head | None = None
     for key, value in rows:
         if key == _HEAD:
-            # What came before it may be thinned out by compaction.
-            head, steps = value, {}
+            head = _decoded(value, _Head)
+            # What came before its instant may be thinned out by compaction.
+            steps = {number: some for number, some in steps.items() if number >= head.generation}
         elif key.startswith(b"chunk/"):
             chunks[key] = value
         else:
-            steps[key] = value
-    if list(steps) != [b"step/%d" % i for i in range(len(steps))]:
-        raise StateUnreadable(f"of {len(steps)} steps since the snapshot some are missing; {_ADVICE}")
-    taken = tuple(Step(s.now_ns, _mapped(s.until)) for s in (_decoded(v, _Step) for v in steps.values()))
+            step = _decoded(value, _Step)
+            if head is None or step.generation >= head.generation:
+                steps.setdefault(step.generation, []).append(step)
+    for some in steps.values():
+        if [step.number for step in some] != list(range(len(some))):
+            raise StateUnreadable(f"of {len(some)} steps since the snapshot some are missing; {_ADVICE}")
+    taken = tuple(Step(step.now_ns, _mapped(step.until)) for some in steps.values() for step in some)
+    counts = 0 if head is None else head.generation
+    newest = max(steps, default=counts)
+    past = Past(0, {}, {}, taken, newest, len(steps.get(newest, [])), newest != counts)
     if head is None:
-        return Past(steps=taken)
-    found = _decoded(head, _Head)
-    return Past(found.now_ns, _states(found, chunks), _mapped(found.positions), taken)
+        return past
+    return replace(past, now_ns=head.now_ns, states=_states(head, chunks), positions=_mapped(head.positions))
 
 
 def _states(head: _Head, chunks: Mapping[bytes, bytes]) -> dict[str, bytes]:
-    body = b"".join(chunks.get(b"chunk/%d" % i, b"") for i in range(head.chunks))
+    body = b"".join(chunks.get(b"chunk/%d/%d" % (head.generation % TURNS, i), b"") for i in range(head.chunks))
     if sha256_hex(body) != head.sha256:
         raise StateUnreadable(f"a snapshot of {head.chunks} chunks is not whole; {_ADVICE}")
     return _decoded(body, dict[str, bytes])

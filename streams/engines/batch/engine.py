@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import TypeVar
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -31,6 +32,7 @@ from streams.topology import BY_STAGE, topics_read
 from streams.transport.base import Position, Positions, Record, Retry, TransportError
 from streams.transport.kafka import KafkaConfig
 
+_RESULT = TypeVar("_RESULT")
 STUCK_S = 40.0
 """No commit takes so long: the broker gives a transaction up after 15 s, the client its calls after 30."""
 _MARKS_S = 10.0
@@ -39,6 +41,8 @@ TICK_NS = SECOND_NS
 """Without records time passes this often, and each time is committed: whoever counts it may say nothing."""
 Assigned = Callable[[Consumer, list[TopicPartition]], None]
 """What a client calls when partitions come or go."""
+RECORDS_A_ROW = 2_000
+"""A row of a snapshot is as large as what some 1,000 records come to."""
 ALL = -1
 """The unit of a process that holds the whole fleet."""
 
@@ -62,7 +66,17 @@ class BatchConfig:
     """Where little comes, records are taken no more often than this: each transaction has a cost of its own."""
     snapshot_s: float = 60.0
     snapshot_records: int = 500_000
-    """A snapshot is written after so long or so many records: what a restart must read again."""
+    """A snapshot is begun after so long or so many records: what a restart must read again."""
+
+
+@dataclass(slots=True)
+class _Writing:
+    """A snapshot on its way into the changelog, some rows with each commit."""
+
+    rows: Future[list[Row]]
+    hint: int
+    """Where its generation begins."""
+    sent: int = 0
 
 
 @dataclass(slots=True)
@@ -72,9 +86,14 @@ class _Kept:
     unit: Unit
     partition: int
     hint: int = 0
+    generation: int = 0
     steps: int = 0
+    """Of that generation."""
+    unfinished: bool = False
+    """A process before this one began its snapshot."""
     records: int = 0
     since_s: float = field(default_factory=time.monotonic)
+    writing: _Writing | None = None
 
 
 class BatchEngine:
@@ -196,12 +215,15 @@ class BatchEngine:
     # --- the changelog
 
     def _rows(self, kept: _Kept, done: Done, part: Batch) -> list[tuple[int, Row]]:
-        """A snapshot of what stands, where it is due, and the step that follows."""
-        rows: list[tuple[int, Row]] = []
-        if self._due(kept):
+        """Some of a snapshot of what stood, begun where it is due, and the step that follows."""
+        if kept.unfinished:
             rows = self._snapshot(kept)
+        else:
+            if kept.writing is None and self._due(kept):
+                self._begin_snapshot(kept)
+            rows = self._some_of_it(kept, sum(len(taken) for taken in part.values()))
         step = Step(done.now_ns, {place: taken.until for place, taken in part.items()})
-        rows.append((kept.partition, step_row(kept.steps, step)))
+        rows.append((kept.partition, step_row(kept.generation, kept.steps, step)))
         kept.steps += 1
         kept.records += sum(len(taken) for taken in part.values())
         return rows
@@ -210,13 +232,37 @@ class BatchEngine:
         old = time.monotonic() - kept.since_s > self.config.snapshot_s
         return bool(kept.steps) and (old or kept.records > self.config.snapshot_records)
 
-    def _snapshot(self, kept: _Kept) -> list[tuple[int, Row]]:
-        # Nothing may be on its way, so that the snapshot's first row lies at the end or behind.
+    def _begin_snapshot(self, kept: _Kept) -> None:
+        """Of what stands now. It takes long to write down, and longer to send: the input goes on meanwhile."""
+        # Nothing may be on its way, so that the generation's first row lies at the end or behind.
         self._settle()
-        kept.hint = self._client.end_of_changelog(kept.partition)
+        hint = self._client.end_of_changelog(kept.partition)
+        kept.generation += 1
         kept.steps, kept.records, kept.since_s = 0, 0, time.monotonic()
-        unit = kept.unit
-        return [(kept.partition, row) for row in snapshot_rows(unit.dump(), unit.positions, unit.now_ns)]
+        dump, generation = kept.unit.held(), kept.generation
+        positions, now_ns = dict(kept.unit.positions), kept.unit.now_ns
+        kept.writing = _Writing(_aside(lambda: snapshot_rows(generation, dump(), positions, now_ns)), hint)
+
+    def _some_of_it(self, kept: _Kept, records: int) -> list[tuple[int, Row]]:
+        """The next rows of the snapshot that is being written, so few that they delay little what goes with them.
+        With its head it counts, from this commit on."""
+        writing = kept.writing
+        if writing is None or not writing.rows.done():
+            return []
+        rows = writing.rows.result()
+        some = rows[writing.sent : writing.sent + 1 + records // RECORDS_A_ROW]
+        writing.sent += len(some)
+        if writing.sent == len(rows):
+            kept.hint, kept.writing = writing.hint, None
+        return [(kept.partition, row) for row in some]
+
+    def _snapshot(self, kept: _Kept) -> list[tuple[int, Row]]:
+        """A whole one at once, in the place of one that was begun."""
+        self._begin_snapshot(kept)
+        writing, kept.writing, kept.unfinished = kept.writing, None, False
+        assert writing is not None, "it was just begun"
+        kept.hint = writing.hint
+        return [(kept.partition, row) for row in writing.rows.result()]
 
     def _keep(self, keys: Sequence[int]) -> None:
         """Snapshots of these units: whoever has them next need not read much again."""
@@ -239,7 +285,8 @@ class BatchEngine:
             unit.accept(unit.step(batch, now_ns, unseen), batch)
             replayed += sum(len(taken) for taken in batch.values())
         unit.positions = starts(past, positions_of(committed))
-        return _Kept(unit, partition, hint or 0, len(past.steps), replayed), unit.positions
+        kept = _Kept(unit, partition, hint or 0, past.generation, past.number, past.unfinished, replayed)
+        return kept, unit.positions
 
     def _past(self, partition: int, hint: int | None, committed: Positions) -> Past:
         """The changelog, as new as the committed offsets: a transaction's marks reach one partition after another.
@@ -353,17 +400,17 @@ class BatchEngine:
 _OLDEST = -2
 
 
-def _aside(action: Callable[[], None]) -> Future[None]:
+def _aside(action: Callable[[], _RESULT]) -> Future[_RESULT]:
     """Do it in a thread that nobody has to wait for, not even at the end of the process."""
-    future: Future[None] = Future()
+    future: Future[_RESULT] = Future()
 
     def act() -> None:
         try:
-            action()
+            result = action()
         except BaseException as error:
             future.set_exception(error)
         else:
-            future.set_result(None)
+            future.set_result(result)
 
     threading.Thread(target=act, name="commit", daemon=True).start()
     return future
