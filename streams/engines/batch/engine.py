@@ -71,12 +71,26 @@ class BatchConfig:
 
 @dataclass(slots=True)
 class _Writing:
-    """A snapshot on its way into the changelog, some rows with each commit."""
+    """A snapshot on its way into the changelog: with each commit a state is dumped, or some rows are sent."""
 
-    rows: Future[list[Row]]
+    held: list[tuple[str, AnyStage, object]]
+    """What is still to be dumped."""
+    generation: int
+    positions: Positions
+    now_ns: int
     hint: int
     """Where its generation begins."""
+    dumps: dict[str, bytes] = field(default_factory=dict)
+    rows: Future[list[Row]] | None = None
     sent: int = 0
+
+    def dump(self) -> None:
+        """The next state. The last one's rows are made aside."""
+        if self.held:
+            name, stage, state = self.held.pop()
+            self.dumps[name] = stage.dump(state)
+        if not self.held and self.rows is None:
+            self.rows = _aside(lambda: snapshot_rows(self.generation, self.dumps, self.positions, self.now_ns))
 
 
 @dataclass(slots=True)
@@ -239,15 +253,19 @@ class BatchEngine:
         hint = self._client.end_of_changelog(kept.partition)
         kept.generation += 1
         kept.steps, kept.records, kept.since_s = 0, 0, time.monotonic()
-        dump, generation = kept.unit.held(), kept.generation
-        positions, now_ns = dict(kept.unit.positions), kept.unit.now_ns
-        kept.writing = _Writing(_aside(lambda: snapshot_rows(generation, dump(), positions, now_ns)), hint)
+        unit = kept.unit
+        kept.writing = _Writing(unit.held(), kept.generation, dict(unit.positions), unit.now_ns, hint)
 
     def _some_of_it(self, kept: _Kept, records: int) -> list[tuple[int, Row]]:
         """The next rows of the snapshot that is being written, so few that they delay little what goes with them.
         With its head it counts, from this commit on."""
         writing = kept.writing
-        if writing is None or not writing.rows.done():
+        if writing is None:
+            return []
+        if writing.rows is None:
+            writing.dump()
+            return []
+        if not writing.rows.done():
             return []
         rows = writing.rows.result()
         some = rows[writing.sent : writing.sent + 1 + records // RECORDS_A_ROW]
@@ -261,6 +279,8 @@ class BatchEngine:
         self._begin_snapshot(kept)
         writing, kept.writing, kept.unfinished = kept.writing, None, False
         assert writing is not None, "it was just begun"
+        while writing.rows is None:
+            writing.dump()
         kept.hint = writing.hint
         return [(kept.partition, row) for row in writing.rows.result()]
 

@@ -126,19 +126,14 @@ class Unit:
 
     def dump(self) -> dict[str, bytes]:
         """States by stage; of scope "partition" by "stage/partition"."""
-        return self.held()()
+        return {name: stage.dump(state) for name, stage, state in self.held()}
 
-    def held(self) -> Callable[[], dict[str, bytes]]:
-        """What dumps the states of now, later or in another thread: states are values, a step makes new ones."""
-        flow, whole, lanes = self.flow, self.states, self.lanes
-
-        def dump() -> dict[str, bytes]:
-            dumps = {s.name: s.dump(whole[s.name]) for s in flow.whole}
-            for lane, states in lanes.items():
-                dumps |= {f"{s.name}/{lane}": s.dump(states[s.name]) for s in flow.in_lanes}
-            return dumps
-
-        return dump
+    def held(self) -> list[tuple[str, AnyStage, object]]:
+        """The states of now with their stages, to be dumped later: states are values, a step makes new ones."""
+        held = [(s.name, s, self.states[s.name]) for s in self.flow.whole]
+        for lane, states in self.lanes.items():
+            held += [(f"{s.name}/{lane}", s, states[s.name]) for s in self.flow.in_lanes]
+        return held
 
     def _initial(self) -> States:
         return {s.name: s.initial() for s in self.flow.in_lanes}
