@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import typer
 
 from fleet.console import Watcher
@@ -17,12 +15,14 @@ from jobs.recorded import from_folder, from_recording
 from model import adapter_file, checkpoint
 from model.adapter_file import load_base
 from model.adapters import adapt, adapting, merged
-from model.data import ARRAYS, Samples
+from model.data import Samples
 from model.export import export
 from model.rig import THREE_CAMERAS, Rig, rig_named
+from model.samples_file import to_bytes
 from model.training import Hooks
 from simulation.episode import record_expert
 from simulation.scenarios import BASE, condition, drawn, scene_seed
+from streams.contracts.ids import sha256_hex
 
 KEEP_EVERY = 25
 """Steps that a stopped run loses at most."""
@@ -54,7 +54,8 @@ def run_adapt(path: Path, asked: Asked, out: Path, *, as_json: bool) -> None:
     base, rig = load_base(path), rig_named(asked.rig)
     with Watcher(quiet=as_json) as watch:
         samples = _samples(asked, rig, watch)
-        run = unfinished(out, base.sha256, asked.name, asked.steps, asked.rank, asked.seed, _digest(samples))
+        learnt = sha256_hex(to_bytes(samples))  # of every frame: a run goes on only with what it began with
+        run = unfinished(out, base.sha256, asked.name, asked.steps, asked.rank, asked.seed, learnt)
         hooks = Hooks(
             lambda done, of, loss: watch("steps", done, of, f"loss {loss:.3f}"), run.keep, KEEP_EVERY, run.left()
         )
@@ -89,15 +90,6 @@ def _samples(asked: Asked, rig: Rig, watch: Watcher) -> Samples:
     if asked.clips is not None:
         return from_folder(asked.clips, lambda done, of, what: watch("clips", done, of, what), rig)
     return region_samples(asked.region, asked.drives, asked.seed, rig, watch)
-
-
-def _digest(samples: Samples) -> str:
-    """Of every frame: a run goes on only with what it began with."""
-    digest = hashlib.sha256()
-    given = {name: getattr(samples, name) for name in ARRAYS} | dict(samples.labels)
-    for name, array in given.items():
-        digest.update(name.encode() + np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def region_samples(region: str, drives: int, seed: int, rig: Rig, watch: Watcher) -> Samples:

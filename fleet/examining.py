@@ -8,20 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import numpy as np
 import typer
 
 from fleet.console import Watcher
 from fleet.suite_figures import pooled, suites_table
-from fleet.vehicle import policy_of
-from model.checkpoint import load
+from fleet.vehicle import policy_in
 from model.policy import Policy
 from model.rig import THREE_CAMERAS, Rig, rig_named
-from model.torch_policy import TorchPolicy
 from simulation import regressions
-from simulation.examination import Examined, Failure, Marks, Reference, examine, refer, seeing
+from simulation.examination import Examined, Failure, Marks, examine, refer, seeing
 from simulation.regressions import Regression, regression, replay
 from simulation.suites import SUITES, Course, courses
 
@@ -59,9 +56,7 @@ def run_examine(path: Path, asked: Asked, *, as_json: bool) -> None:
     with Watcher(quiet=as_json) as watch:
         for name, driven in _driven(asked, past).items():
             watch.say(f"{name}: {sum(len(c.scenes) for c in driven)} scenes")
-            references = [refer(each) for each in driven]
-            own = [examine(seeing(policy), reference, rig) for reference in references]
-            found[name] = told_of(references, own)
+            found[name], own = on_suite(policy, driven, rig)
             if name != REGRESSIONS:
                 failures += failed(name, driven, own)
     past, all_known = regressions.joined(past, []), regressions.joined(past, failures)
@@ -81,15 +76,11 @@ def check(asked: Asked) -> None:
         raise BadExamination(f"no suite {unknown[0]!r}; there are {', '.join(known)}, and --regressions FILE")
 
 
-def policy_in(path: Path, rig: Rig) -> Policy:
-    """Of a checkpoint, or of a bundle as vehicles run it, whatever its name. Raises BadCheckpoint, BadBundle,
-    BadRig, OSError."""
-    return policy_of(path)[0](rig) if is_zipfile(path) else TorchPolicy(load(path), rig)
-
-
-def told_of(references: Sequence[Reference], own: Sequence[Examined]) -> dict[str, Any]:
-    """What both drivers got on a suite."""
-    return {"expert": told([r.marks for r in references]), "policy": told([e.marks for e in own])}
+def on_suite(policy: Policy, driven: Sequence[Course], rig: Rig) -> tuple[dict[str, Any], list[Examined]]:
+    """What both drivers got on a suite's courses, and the policy's drives."""
+    references = [refer(each) for each in driven]
+    own = [examine(seeing(policy), reference, rig) for reference in references]
+    return {"expert": told([r.marks for r in references]), "policy": told([e.marks for e in own])}, own
 
 
 def told(marks: Sequence[Marks]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import typer
 from PIL import Image
 
 from fleet.console import Watcher
-from fleet.examining import policy_in
 from fleet.logs import EGO, read_drive, read_tracks
 from fleet.simulate import ENLARGED, Picture, frame, write_video
+from fleet.vehicle import policy_in
 from model.rig import THREE_CAMERAS, Rig, enlarged, rig_named
 from simulation.examination import Drive, expert, seeing
 from simulation.expert import RULES

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import msgspec
 import typer
@@ -53,6 +54,17 @@ def policy_of(bundle: Path | None) -> tuple[Callable[[Rig], Policy], str, str]:
         graph = (Path(folder) / "slot" / MODEL).read_bytes()
     version = manifest.model_version
     return lambda rig: OnnxPolicy(graph, rig), f"{version} from {bundle}", version
+
+
+def policy_in(path: Path, rig: Rig) -> Policy:
+    """Of a checkpoint, or of a bundle as vehicles run it, whatever its name. Raises BadCheckpoint, BadBundle,
+    BadRig, OSError."""
+    if is_zipfile(path):
+        return policy_of(path)[0](rig)
+    from model.checkpoint import load  # noqa: PLC0415  torch, which a bundle does not need
+    from model.torch_policy import TorchPolicy  # noqa: PLC0415
+
+    return TorchPolicy(load(path), rig)
 
 
 def newest_bundle(run: Path) -> Path | None:

@@ -20,7 +20,7 @@ from fleet.benchmarks.driving_speed import speeds
 from fleet.benchmarks.result import Measured
 from fleet.benchmarks.schooling import Report, Schooling, Stage, taught
 from fleet.console import Watcher
-from fleet.examining import regressions_of, told, told_of
+from fleet.examining import on_suite, regressions_of, told
 from fleet.suite_figures import pooled
 from jobs.code import code_version
 from jobs.recorded import from_recording
@@ -162,7 +162,7 @@ def run(stages: Sequence[Stage], setup: Setup, seed: int, scratch: Path, report:
     suites = {}
     for number, (name, extent) in enumerate(setup.suites.items()):
         report(f"seed {seed}, suites", number, len(setup.suites), name)
-        suites[name] = _suite(policy, _courses(SUITES[name], extent, seed, past, belief))
+        suites[name], _ = on_suite(policy, _courses(SUITES[name], extent, seed, past, belief), RIG)
     report(f"seed {seed}, suites", len(setup.suites), len(setup.suites), "")
     return {"suites": suites, "curve": curve(stages, setup, seed, report), "adversary": harm}
 
@@ -213,12 +213,6 @@ def _adversaries(rows: Sequence[Row], belief: Belief, count: int, seed: int) -> 
     draws, split = drawn_from(belief, count, np.random.default_rng([seed, 8])), SPLITS["reporting"]
     seeds = [scene_seed(split, seed, 900_000 + i) for i in range(count)]
     return [scene_of(rows[r], t, s) for r, t, s in zip(draws.row, draws.twist, seeds, strict=True)]
-
-
-def _suite(policy: TorchPolicy, driven: Sequence[Course]) -> RunRow:
-    references = [refer(each) for each in driven]
-    own = [examine(seeing(policy), reference, RIG) for reference in references]
-    return told_of(references, own)
 
 
 def curve(stages: Sequence[Stage], setup: Setup, seed: int, report: Report) -> list[RunRow]:

@@ -17,6 +17,7 @@ from fleet import examining
 from fleet.examining import Asked, BadExamination, run_examine
 from fleet.scoring import Asked as Scored
 from fleet.scoring import run_score
+from fleet.vehicle import policy_in
 from model.checkpoint import load, save
 from model.config import NetworkConfig
 from model.labels import LABELS
@@ -87,11 +88,11 @@ def test_what_failed_is_kept_and_driven_again(
 
 
 def test_a_bundle_is_known_by_its_content(model: Path, tmp_path: Path) -> None:
-    assert isinstance(examining.policy_in(model, THREE_CAMERAS), TorchPolicy)
+    assert isinstance(policy_in(model, THREE_CAMERAS), TorchPolicy)
     with ZipFile(tmp_path / "no-suffix", "w") as bundle:
         bundle.writestr("manifest.json", "{}")
     with pytest.raises(BadBundle):
-        examining.policy_in(tmp_path / "no-suffix", THREE_CAMERAS)
+        policy_in(tmp_path / "no-suffix", THREE_CAMERAS)
 
 
 @pytest.mark.parametrize("name", ["adversarial", "regressions", "city"])
