@@ -22,7 +22,7 @@ from streams.contracts.codec import Message, message_id
 from streams.contracts.ids import sha256_hex
 from streams.dedup import Seen
 from streams.stage import Content, Emit, Outcome, Refused
-from streams.state import pack, unpack
+from streams.state import unpack
 
 Up = ClipChunk | LostClip
 """What a vehicle sends about a clip."""
@@ -88,10 +88,6 @@ class Archive:
             work.take(message)
         work.time_passes()
         return work.outcome()
-
-    def dump(self, state: ArchiveState) -> bytes:
-        """MessagePack, waiting chunks included."""
-        return pack(state)
 
     def load(self, data: bytes) -> ArchiveState:
         """Raises StateUnreadable."""

@@ -27,7 +27,7 @@ from streams.contracts.ids import digest
 from streams.debt import Debt, Driven, debts
 from streams.dedup import Seen
 from streams.stage import Emit, Outcome, Refused
-from streams.state import pack, unpack
+from streams.state import unpack
 
 HOUR_NS = 3600 * SECOND_NS
 DAY_NS = 24 * HOUR_NS
@@ -147,10 +147,6 @@ class Coverage:
         read = state.read.remember(campaigns.read, now_ns)
         state = replace(state, campaigns=campaigns.standing, read=read, look=max(look, state.look))
         return Outcome(state, tuple(campaigns.emits), tuple(campaigns.refused))
-
-    def dump(self, state: CoverageState) -> bytes:
-        """MessagePack."""
-        return pack(state)
 
     def load(self, data: bytes) -> CoverageState:
         """Raises StateUnreadable."""

@@ -14,7 +14,7 @@ from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message
 from streams.contracts.drive import TriggerEvent
 from streams.stage import Emit, Outcome, Refused, at_least
-from streams.state import pack, unpack
+from streams.state import unpack
 
 Named = TypeVar("Named")
 GENERATIONS = 8
@@ -157,10 +157,6 @@ class Dedup:
                 detail = f"event {event.event_id} of {event.vehicle} came before with other content"
                 refused.append(Refused(event, "replayed", detail))
         return Outcome(state.remember(new, now_ns), tuple(emits), tuple(refused))
-
-    def dump(self, state: Seen) -> bytes:
-        """MessagePack."""
-        return pack(state)
 
     def load(self, data: bytes) -> Seen:
         """Raises StateUnreadable."""

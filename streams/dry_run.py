@@ -127,7 +127,7 @@ class _Watched:
 
     def __init__(self, stage: AnyStage) -> None:
         self.name, self._stage = stage.name, stage
-        self.initial, self.dump, self.load = stage.initial, stage.dump, stage.load
+        self.initial, self.load = stage.initial, stage.load
         self.outcome: Outcome[object] = Outcome(None)
 
     def step(self, state: object, batch: Sequence[Message], now_ns: int) -> Outcome[object]:

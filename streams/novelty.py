@@ -21,7 +21,7 @@ from streams.dedup import Seen
 from streams.prototypes import Index, cosine_distances, unit_vectors
 from streams.scoring import Asked, Bools, Model, NoveltyConfig, Rows, Scoring, Verdicts, slices
 from streams.stage import Emit, Outcome
-from streams.state import pack, unpack
+from streams.state import unpack
 
 __all__ = [
     "EVERYWHERE",
@@ -134,10 +134,6 @@ class NoveltyStage:
             for dimension in {group.dimension: None for group in groups}:
                 self._score([group for group in groups if group.dimension == dimension])
         return [(lane.models, lane.scored()) for lane in lanes]
-
-    def dump(self, state: NoveltyState) -> bytes:
-        """MessagePack."""
-        return pack(state)
 
     def load(self, data: bytes) -> NoveltyState:
         """Raises StateUnreadable."""

@@ -23,7 +23,7 @@ from streams.contracts.releases import Rollout, RolloutState
 from streams.dedup import Seen
 from streams.evidence import e_value
 from streams.stage import Emit, Outcome
-from streams.state import pack, unpack
+from streams.state import unpack
 
 HOUR_NS = 3600 * SECOND_NS
 MAX_DRAWS = 100
@@ -139,10 +139,6 @@ class Rollouts:
             emits += [Emit("fleet.releases", rollout) for rollout in told]
         seen = state.seen.remember(dict.fromkeys(reports, 0), now_ns)
         return Outcome(RolloutsState(seen, cohorts), tuple(emits))
-
-    def dump(self, state: RolloutsState) -> bytes:
-        """MessagePack."""
-        return pack(state)
 
     def load(self, data: bytes) -> RolloutsState:
         """Raises StateUnreadable."""

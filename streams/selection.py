@@ -34,7 +34,7 @@ from streams.draw import Left, Lot, draw, priorities
 from streams.novelty import Models
 from streams.pooling import Pool, PoolConfig
 from streams.stage import Emit, Outcome, at_least
-from streams.state import pack, unpack
+from streams.state import unpack
 from streams.value import Candidate, Weights, distinct, value_all
 
 RANDOM, CURATED = "random", "curated"
@@ -153,10 +153,6 @@ class Selection:
         rows, seen = state.seen.admit([s.event.event_id for s in scenarios], now_ns)
         new = [scenarios[row] for row in rows]
         return Outcome(self._hold(replace(state, seen=seen), new), emits)
-
-    def dump(self, state: SelectionState) -> bytes:
-        """MessagePack."""
-        return pack(state)
 
     def load(self, data: bytes) -> SelectionState:
         """Raises StateUnreadable."""

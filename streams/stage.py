@@ -63,8 +63,8 @@ class Stage(Protocol[State]):
 
     `step` never blocks, never does I/O, never raises for a message that passed the codec; it does not change the
     state it was given; equal arguments give equal results. An empty batch lets time pass (timers). A message whose
-    id was seen already changes nothing. `dump` and `load` carry the state across a restart: load(dump(s)) behaves
-    like s.
+    id was seen already changes nothing. A state is plain values, frozen structs of them and arrays, which `pack`
+    (state.py) writes; `load` reads them after a restart: load(pack(s)) behaves like s.
     """
 
     name: str
@@ -72,8 +72,6 @@ class Stage(Protocol[State]):
     def initial(self) -> State: ...
 
     def step(self, state: State, batch: Sequence[Message], now_ns: int) -> Outcome[State]: ...
-
-    def dump(self, state: State) -> bytes: ...
 
     def load(self, data: bytes) -> State: ...
 

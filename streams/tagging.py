@@ -156,10 +156,6 @@ class Tagging:
         """The event with its cell and tags; novelty is not known yet."""
         return tag_all([event])[0]
 
-    def dump(self, state: None) -> bytes:
-        """Empty."""
-        return b""
-
     def load(self, data: bytes) -> None:
         """Nothing to load."""
 

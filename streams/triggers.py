@@ -26,7 +26,7 @@ from streams.contracts.jobs import Evidence, JobFinished, JobRequested, JobStart
 from streams.contracts.releases import Rollout, RolloutState
 from streams.dedup import Seen
 from streams.stage import Emit, Outcome
-from streams.state import pack, unpack
+from streams.state import unpack
 
 HOUR_NS = 3600 * SECOND_NS
 
@@ -148,10 +148,6 @@ class Triggers:
         if request is None:
             return Outcome(state)
         return Outcome(self._start(state, request, now_ns), (Emit("learning.jobs", request),))
-
-    def dump(self, state: TriggersState) -> bytes:
-        """MessagePack."""
-        return pack(state)
 
     def load(self, data: bytes) -> TriggersState:
         """Raises StateUnreadable."""

@@ -16,6 +16,7 @@ from streams.contracts.clock import SECOND_NS
 from streams.contracts.drive import Trigger, TriggerEvent
 from streams.contracts.scenarios import Novelty, Scenario
 from streams.novelty import NoveltyConfig, NoveltyStage, NoveltyState
+from streams.state import pack
 
 START_NS = 1_790_000_000 * SECOND_NS
 BATCH = 4096
@@ -54,7 +55,7 @@ def score(stream: Stream, config: NoveltyConfig, warm: int = 0) -> Scored:
         told += [e.message.novelty for e in outcome.emits if isinstance(e.message, Scenario)]
     p_values, novel = np.array([t.p_value for t in told]), np.array([t.novel for t in told])
     timed = len(stream) - min(-(-warm // BATCH) * BATCH, len(stream))
-    return Scored(p_values, novel, timed / max(seconds, 1e-9), held, len(stage.dump(state)))
+    return Scored(p_values, novel, timed / max(seconds, 1e-9), held, len(pack(state)))
 
 
 def batches(stream: Stream) -> Iterator[list[Scenario]]:

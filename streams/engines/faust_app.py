@@ -33,6 +33,7 @@ from streams.engines.faust_parts import JournaledApp, StoodStill
 from streams.engines.inline import ContentSink
 from streams.engines.now import Now, clock_time
 from streams.stage import AnyStage
+from streams.state import pack
 from streams.transport.base import TransportError
 from streams.transport.kafka import KafkaConfig, KafkaTransport, connect
 
@@ -246,7 +247,7 @@ def _add_views(app: JournaledApp, agents: Sequence[FlowAgent]) -> None:
 
 
 def _shown(stage: AnyStage, state: object) -> object:
-    data = stage.dump(state)
+    data = pack(state)
     if len(data) > _VIEW_BYTES:
         return {"bytes": len(data), "shown": f"states up to {_VIEW_BYTES} bytes"}
-    return msgspec.msgpack.decode(data) if data else None
+    return msgspec.msgpack.decode(data)

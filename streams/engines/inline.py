@@ -12,6 +12,7 @@ from streams.engines.round import Counts, Round, States, in_order, of_scope
 from streams.engines.round import by_partition as split
 from streams.engines.snapshot import Snapshot, read_snapshot, write_snapshot
 from streams.stage import AnyStage, Content
+from streams.state import pack
 from streams.topology import topics_read
 from streams.transport.base import Positions, Record, Transport
 from streams.transport.messages import after
@@ -137,9 +138,9 @@ class InlineEngine:
 
     def _dumps(self) -> dict[str, bytes]:
         """By stage; of scope "partition" by "stage/partition"."""
-        dumps = {s.name: s.dump(self.states[s.name]) for s in self._whole}
+        dumps = {s.name: pack(self.states[s.name]) for s in self._whole}
         for lane, states in self.lanes.items():
-            dumps |= {f"{s.name}/{lane}": s.dump(states[s.name]) for s in self._in_lanes}
+            dumps |= {f"{s.name}/{lane}": pack(states[s.name]) for s in self._in_lanes}
         return dumps
 
     def _restore(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from streams.engines.journal import Past, Row, read
 from streams.engines.round import Counts, Outgoing, Round, States
 from streams.stage import AnyStage, Content
+from streams.state import pack
 from streams.transport.base import Record
 from streams.transport.messages import after
 
@@ -59,7 +60,7 @@ class Lane:
 
     def snapshot(self) -> list[Row]:
         """The states as they are, where all that followed was published: a restart has nothing to repeat."""
-        dumps = {s.name: s.dump(self.states[s.name]) for s in self._stages}
+        dumps = {s.name: pack(self.states[s.name]) for s in self._stages}
         return self._journal.snapshot(dumps, self.positions, self.now_ns)
 
     def _run(self, records: Sequence[Record], now_ns: int, counts: Mapping[str, Counts]) -> Round:

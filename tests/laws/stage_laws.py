@@ -9,6 +9,7 @@ from typing import Any
 from streams.contracts.codec import Message
 from streams.contracts.ids import digest
 from streams.stage import AnyStage, Emit, Outcome, Refused, step_all
+from streams.state import pack
 from tests.samples import in_batches
 
 
@@ -18,9 +19,9 @@ def run(
     """State, emits and refusals after these batches, one a period."""
     state, emits, refused = stage.initial(), list[Emit](), list[Refused]()
     for number, batch in enumerate(batches):
-        before = stage.dump(state)
+        before = pack(state)
         outcome: Outcome[Any] = stage.step(state, batch, start_ns + number * period_ns)
-        assert stage.dump(state) == before, "a step changed the state it was given"
+        assert pack(state) == before, "a step changed the state it was given"
         state = outcome.state
         emits += outcome.emits
         refused += outcome.refused
@@ -32,7 +33,7 @@ def check_deterministic(
 ) -> None:
     """Equal arguments give equal results, in another instance too."""
     first, second = run(stage, batches, now_ns), run(again, batches, now_ns)
-    assert stage.dump(first[0]) == stage.dump(second[0])
+    assert pack(first[0]) == pack(second[0])
     assert first[1:] == second[1:]
 
 
@@ -43,9 +44,9 @@ def check_dump_and_load(stage: AnyStage, batches: Sequence[Sequence[Message]], n
         at = now_ns + number * 1_000_000_000
         outcome, other = stage.step(state, batch, at), stage.step(restarted, batch, at)
         assert (outcome.emits, outcome.refused, outcome.contents) == (other.emits, other.refused, other.contents)
-        data = stage.dump(outcome.state)
-        assert stage.dump(stage.load(data)) == data == stage.dump(other.state)
-        state, restarted = outcome.state, stage.load(stage.dump(other.state))
+        data = pack(outcome.state)
+        assert pack(stage.load(data)) == data == pack(other.state)
+        state, restarted = outcome.state, stage.load(pack(other.state))
 
 
 def check_replay(stage: AnyStage, batches: Sequence[Sequence[Message]], now_ns: int) -> None:
@@ -56,7 +57,7 @@ def check_replay(stage: AnyStage, batches: Sequence[Sequence[Message]], now_ns: 
     for batch in batches:
         outcome = stage.step(settled, batch, at)
         assert outcome.emits == ()
-        assert stage.dump(outcome.state) == stage.dump(settled)
+        assert pack(outcome.state) == pack(settled)
 
 
 def check_any_batches(
@@ -68,7 +69,7 @@ def check_any_batches(
     whole = run(stage, [messages], now_ns, period_ns=0)
     parts = run(stage, in_batches(messages, cuts), now_ns, period_ns=0)
     assert whole[1:] == parts[1:]
-    assert stage.dump(whole[0]) == stage.dump(parts[0])
+    assert pack(whole[0]) == pack(parts[0])
     return whole[1], parts[1]
 
 
@@ -91,5 +92,5 @@ def check_lanes(stage: AnyStage, lanes: Sequence[Sequence[Sequence[Message]]], n
                 other.refused,
                 other.contents,
             )
-            assert stage.dump(outcome.state) == stage.dump(other.state)
+            assert pack(outcome.state) == pack(other.state)
         together, alone = [o.state for o in outcomes], [o.state for o in others]

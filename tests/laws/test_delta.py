@@ -17,7 +17,7 @@ from streams.novelty import NoveltyConfig, NoveltyStage
 from streams.rollouts import Rollouts
 from streams.selection import Selection, SelectionConfig
 from streams.stage import AnyStage
-from streams.state import StateUnreadable
+from streams.state import StateUnreadable, pack
 from streams.triggers import Triggers, TriggersConfig
 from tests.samples import (
     T0,
@@ -76,11 +76,11 @@ def check(stage: AnyStage, batches: Sequence[Sequence[Message]]) -> None:
     """What was saved, change by change, is what is in memory."""
     state = saved = stage.initial()
     for second, batch in enumerate(batches):
-        before = stage.dump(saved)
+        before = pack(saved)
         following = stage.step(state, batch, T0 + second * SECOND_NS).state
         changed = apply(saved, delta(state, following))
-        assert stage.dump(saved) == before, "applying a change wrote to the old state"
-        assert stage.dump(changed) == stage.dump(following)
+        assert pack(saved) == before, "applying a change wrote to the old state"
+        assert pack(changed) == pack(following)
         state, saved = following, changed
 
 
@@ -97,7 +97,7 @@ def test_a_change_is_small() -> None:
     dedup = Dedup()
     many = dedup.step(dedup.initial(), [event(n) for n in range(3000)], T0).state
     more = dedup.step(many, [event(5000)], T0).state
-    assert len(dedup.dump(many)) > 100_000
+    assert len(pack(many)) > 100_000
     assert len(delta(many, more)) < 200
     assert len(delta(more, more)) < 5
 

@@ -17,7 +17,7 @@ from streams.engines.lane import Lane
 from streams.engines.round import Counts, Outgoing
 from streams.novelty import NoveltyConfig, NoveltyStage
 from streams.stage import AnyStage
-from streams.state import StateUnreadable
+from streams.state import StateUnreadable, pack
 from streams.tagging import Tagging
 from streams.transport.base import Record
 from tests.samples import T0, embedding_of, event
@@ -45,7 +45,7 @@ def records(first: int, count: int) -> list[Record]:
 
 
 def states_of(lane: Lane) -> dict[str, Any]:
-    return {s.name: s.dump(lane.states[s.name]) for s in stages()}
+    return {s.name: pack(lane.states[s.name]) for s in stages()}
 
 
 @pytest.fixture(autouse=True)

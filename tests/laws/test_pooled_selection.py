@@ -18,6 +18,7 @@ from streams.delta import apply, delta
 from streams.novelty import NoveltyConfig, NoveltyStage
 from streams.pooling import PoolConfig
 from streams.selection import Selection, SelectionConfig
+from streams.state import pack
 from streams.value import Weights
 from tests.laws.stage_laws import check_any_batches, check_deterministic, check_dump_and_load, run, shuffled
 from tests.samples import T0, embedding_of, in_batches, scenario
@@ -75,7 +76,7 @@ def test_saved_changes_are_the_state() -> None:
     for window in range(5):
         following = stage.step(state, candidates(window, 40, 40 * window), START + window * WINDOW).state
         saved = apply(saved, delta(state, following))
-        assert stage.dump(saved) == stage.dump(following)
+        assert pack(saved) == pack(following)
         state = following
     assert state.pool
 

@@ -10,6 +10,7 @@ from streams.contracts.codec import Message
 from streams.contracts.scenarios import Scenario
 from streams.novelty import NoveltyConfig, NoveltyStage, NoveltyState
 from streams.rescoring import WrongEmbeddings, rescore
+from streams.state import pack
 from tests.laws.stage_laws import run
 from tests.samples import T0, embedding_of, in_batches, scenario
 
@@ -75,7 +76,7 @@ def test_each_event_is_judged_by_the_new_version_as_it_would_have_been_then() ->
         e.message.novelty for e in emits if isinstance(e.message, Scenario)
     ]
     (key,) = fresh.models
-    assert stage.dump(NoveltyState(fresh.seen, {key: found.state.models[key]})) == stage.dump(fresh)
+    assert pack(NoveltyState(fresh.seen, {key: found.state.models[key]})) == pack(fresh)
     assert {"m1/24", "m2/16"} == set(found.state.models)
 
 

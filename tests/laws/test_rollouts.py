@@ -18,6 +18,7 @@ from streams.contracts.drive import Exposure, Telemetry
 from streams.contracts.jobs import Release
 from streams.contracts.releases import Rollout, RolloutState
 from streams.rollouts import Rollouts, RolloutsConfig, RolloutsState, Wave
+from streams.state import pack
 from tests.laws.stage_laws import check_deterministic, check_dump_and_load, check_replay, run, shuffled
 from tests.samples import T0, event, finished, in_batches, release, telemetry
 
@@ -411,10 +412,10 @@ class RolloutMachine(RuleBasedStateMachine):
     @rule(version=st.integers(1, 5))
     def replay(self, version: int) -> None:
         if version <= self.version:
-            before = self.fleet.stage.dump(self.fleet.state)
+            before = pack(self.fleet.state)
             self.fleet.send(done(version))
             if version < self.version:
-                assert self.fleet.stage.dump(self.fleet.state) == before
+                assert pack(self.fleet.state) == before
 
     @rule(rounds=st.integers(1, 8), km=st.sampled_from([0.1, 1.0, 5.0]))
     def drive(self, rounds: int, km: float) -> None:
@@ -439,7 +440,7 @@ class RolloutMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         stage = self.fleet.stage
-        self.fleet.state = stage.load(stage.dump(self.fleet.state))
+        self.fleet.state = stage.load(pack(self.fleet.state))
 
     @invariant()
     def history_is_lawful(self) -> None:

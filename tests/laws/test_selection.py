@@ -19,6 +19,7 @@ from streams.contracts.scenarios import Novelty, Scenario
 from streams.draw import Left, draw
 from streams.selection import HOUR_NS, RANDOM, Selection, SelectionConfig
 from streams.stage import Emit
+from streams.state import pack
 from streams.value import Weights, distinct, environment, value_all
 from tests.laws.stage_laws import (
     check_any_batches,
@@ -71,7 +72,7 @@ def test_a_window_that_was_given_another_length_is_closed(factor: float) -> None
     """What had come by then is chosen from at once, and the next window is of the new length."""
     before, after = Selection(CONFIG), Selection(replace(CONFIG, window_ns=round(WINDOW * factor)))
     state = before.step(before.initial(), candidates(1, 30), START).state
-    outcome = after.step(after.load(before.dump(state)), candidates(2, 30)[15:], START + 1)
+    outcome = after.step(after.load(pack(state)), candidates(2, 30)[15:], START + 1)
     asked = requests(outcome.emits)
     assert asked and {r.requested_ns for r in asked} == {START + WINDOW}
     later = after.step(outcome.state, [], START + 2 * WINDOW)
@@ -81,7 +82,7 @@ def test_a_window_that_was_given_another_length_is_closed(factor: float) -> None
 def test_a_bound_that_was_changed_holds_for_what_is_known_already() -> None:
     before, after = Selection(CONFIG), Selection(replace(CONFIG, seen_ids=80))
     state = before.step(before.initial(), candidates(1, 200), START).state
-    loaded = after.load(before.dump(state))
+    loaded = after.load(pack(state))
     assert loaded.seen.limit == 80 and len(loaded.seen) == len(state.seen)
 
 
@@ -169,7 +170,7 @@ def test_no_hour_exceeds_its_bytes(
     begin_ns = T0 // HOUR_NS * HOUR_NS
     for number, batch in enumerate([*in_batches(messages, [25]), []]):
         outcome = stage.step(state, batch, begin_ns + number * config.window_ns)
-        state = stage.load(stage.dump(outcome.state))
+        state = stage.load(pack(outcome.state))
         for r in requests(outcome.emits):
             offer = known[r.clip_id].event.clip
             hour = (r.requested_ns - config.window_ns) // HOUR_NS

@@ -16,6 +16,7 @@ from streams.contracts.codec import MAX_RECORD_BYTES, Message, encode
 from streams.contracts.ids import job_fingerprint, sha256_hex
 from streams.contracts.jobs import JobFinished, JobRequested, JobStarted
 from streams.contracts.releases import Rollout, RolloutState
+from streams.state import pack
 from streams.triggers import HOUR_NS, Triggers, TriggersConfig, TriggersState
 from tests.laws.stage_laws import check_deterministic, check_dump_and_load, check_replay, shuffled
 from tests.samples import T0, archived, finished, in_batches, release, rollout, telemetry
@@ -414,7 +415,7 @@ class TriggerMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.bench.state = self.bench.stage.load(self.bench.stage.dump(self.bench.state))
+        self.bench.state = self.bench.stage.load(pack(self.bench.state))
 
     @rule()
     def hear_all_again(self) -> None:

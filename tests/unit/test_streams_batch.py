@@ -30,7 +30,7 @@ from streams.selection import Selection, SelectionConfig
 from streams.stage import AnyStage
 from streams.state import StateUnreadable
 from streams.tagging import Tagging
-from streams.transport.base import Position, Record, Retry
+from streams.transport.base import Position, Positions, Record, Retry
 from streams.transport.kafka import KafkaConfig
 from streams.transport.memory import MemoryTransport, partition_of
 from streams.transport.messages import send
@@ -66,6 +66,12 @@ def records(some: Sequence[TriggerEvent]) -> list[Record]:
     return found
 
 
+def snapshot(generation: int, states: dict[str, bytes], positions: Positions, now_ns: int) -> list[Row]:
+    """Whole rows; states in two pieces each."""
+    pieces = {name: [data[:7], data[7:]] for name, data in states.items()}
+    return list(snapshot_rows(generation, pieces, positions, now_ns))
+
+
 def batch(some: Sequence[Record]) -> Batch:
     places: dict[tuple[str, int], list[Record]] = {}
     for r in some:
@@ -84,7 +90,7 @@ def test_rows_tell_the_snapshot_and_the_steps_since() -> None:
     steps = [Step(T0 + i, {PLACE: 10 + i}) for i in range(3)]
     rows = [step_row(0, 0, steps[0])]
     assert read_rows(rows) == Past(steps=(steps[0],), number=1)
-    rows += snapshot_rows(1, {"a/1": b"x" * (2 * CHUNK_BYTES + 5), "b": b""}, {PLACE: 11}, T0 + 1)
+    rows += snapshot(1, {"a/1": b"x" * (2 * CHUNK_BYTES + 5), "b": b""}, {PLACE: 11}, T0 + 1)
     assert len(rows) == 1 + 3 + 1
     rows += [step_row(1, 0, steps[1]), step_row(1, 1, steps[2])]
     past = read_rows(rows)
@@ -103,7 +109,7 @@ def test_compaction_anywhere_leaves_the_same_past() -> None:
     rows: list[Row] = []
     for n in range(3):
         rows += [step_row(n, i, Step(T0 + n, {PLACE: 100 * n + i})) for i in range(5)]
-        rows += snapshot_rows(n + 1, {"a": bytes([n]) * CHUNK_BYTES * (3 - n)}, {PLACE: 100 * n + 5}, T0 + n)
+        rows += snapshot(n + 1, {"a": bytes([n]) * CHUNK_BYTES * (3 - n)}, {PLACE: 100 * n + 5}, T0 + n)
     rows += [step_row(3, i, Step(T0 + 9, {PLACE: 300 + i})) for i in range(2)]
     whole = read_rows(rows)
     assert whole.states == {"a": b"\2" * CHUNK_BYTES} and len(whole.steps) == 2
@@ -114,7 +120,7 @@ def test_compaction_anywhere_leaves_the_same_past() -> None:
 
 def written_slowly(generation: int, since: int, steps: int) -> list[Row]:
     """A snapshot, a chunk with each step of its generation."""
-    pieces = snapshot_rows(generation, {"a": bytes([since]) * 2 * CHUNK_BYTES}, {PLACE: since}, T0 + since)
+    pieces = snapshot(generation, {"a": bytes([since]) * 2 * CHUNK_BYTES}, {PLACE: since}, T0 + since)
     rows: list[Row] = []
     for number in range(steps):
         rows += pieces[number : number + 1]
@@ -139,7 +145,7 @@ def test_a_snapshot_that_was_never_finished_leaves_room_for_the_next() -> None:
     """Compaction included: the keys of what counts are nobody else's."""
     rows = written_slowly(1, 9, 6)
     begun = written_slowly(2, 20, 2)
-    again = snapshot_rows(3, {"a": b"new"}, {PLACE: 30}, T0 + 30)
+    again = snapshot(3, {"a": b"new"}, {PLACE: 30}, T0 + 30)
     for upto in range(len(again) + 1):
         whole = [*rows, *begun, *again[:upto]]
         for cut in range(len(whole) + 1):
@@ -153,7 +159,7 @@ def test_a_snapshot_that_was_never_finished_leaves_room_for_the_next() -> None:
 
 
 def test_damage_is_named() -> None:
-    rows = snapshot_rows(0, {"a": b"x" * 2 * CHUNK_BYTES}, {}, T0)
+    rows = snapshot(0, {"a": b"x" * 2 * CHUNK_BYTES}, {}, T0)
     with pytest.raises(StateUnreadable, match="not whole"):
         read_rows([rows[0], *rows[2:]])
     with pytest.raises(StateUnreadable, match="missing"):
@@ -209,7 +215,7 @@ def test_a_unit_stands_again_where_it_stood(every: int) -> None:
     since = 0
     for number, part in enumerate(given):
         if number % every == every - 1:
-            rows, since = snapshot_rows(0, unit.dump(), unit.positions, unit.now_ns), number
+            rows, since = snapshot(0, unit.dump(), unit.positions, unit.now_ns), number
         rows.append(step_row(0, number - since, Step(START, {p: t.until for p, t in part.items()})))
         assert outputs(unit, [part]) == outputs(undisturbed, [part])
         past = read_rows(rows)

@@ -16,8 +16,10 @@ Pure: rows in, rows out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
@@ -29,13 +31,14 @@ from streams.transport.base import Position, Positions
 _Value = TypeVar("_Value")
 Row = tuple[bytes, bytes]
 """Key and value of a changelog record."""
-CHUNK_BYTES = 900_000
-"""Of a snapshot, in one row: below a broker's default for a record."""
+CHUNK_BYTES = 250_000
+"""Of a snapshot, in one row: written and sent in milliseconds, so that it delays little what goes with it."""
 Spans = dict[Position, int]
 """Offset behind the last record that was taken, by partition; where it began is where the step before ended."""
 TURNS = 3
 """Of generations: the one that counts, one that is being written, one to begin anew with where it never was."""
-_HEAD = b"head"
+HEAD = b"head"
+"""Key of a snapshot's last row, with which it counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class _Head(msgspec.Struct, array_like=True):
     chunks: int
     sha256: str
     generation: int
+    states: list[tuple[str, int]]
+    """Name and bytes of each, one behind the other."""
 
 
 def step_row(generation: int, number: int, step: Step) -> Row:
@@ -83,13 +88,30 @@ def step_row(generation: int, number: int, step: Step) -> Row:
     return b"step/%d/%d" % (generation % TURNS, number), msgspec.msgpack.encode(row)
 
 
-def snapshot_rows(generation: int, states: Mapping[str, bytes], positions: Positions, now_ns: int) -> list[Row]:
-    """Rows of a snapshot, its head last; steps since then are of its generation, numbered from 0."""
-    body = msgspec.msgpack.encode(states)
-    pieces = [body[i : i + CHUNK_BYTES] for i in range(0, len(body), CHUNK_BYTES)]
-    head = _Head(now_ns, _listed(positions), len(pieces), sha256_hex(body), generation)
-    rows = [(b"chunk/%d/%d" % (generation % TURNS, i), piece) for i, piece in enumerate(pieces)]
-    return [*rows, (_HEAD, msgspec.msgpack.encode(head))]
+def snapshot_rows(
+    generation: int, states: Mapping[str, Iterable[bytes]], positions: Positions, now_ns: int
+) -> Iterator[Row]:
+    """Rows of a snapshot, its head last, each made when it is asked for; steps since then are of its generation,
+    numbered from 0. States are given in pieces of any size."""
+    digest, sizes, number, rest = hashlib.sha256(), dict.fromkeys(states, 0), 0, bytearray()
+    for name, pieces in states.items():
+        for piece in pieces:
+            sizes[name] += len(piece)
+            rest += piece
+            while len(rest) >= CHUNK_BYTES:
+                yield _chunk(generation, number, rest[:CHUNK_BYTES], digest)
+                del rest[:CHUNK_BYTES]
+                number += 1
+    if rest:
+        yield _chunk(generation, number, rest, digest)
+        number += 1
+    head = _Head(now_ns, _listed(positions), number, digest.hexdigest(), generation, list(sizes.items()))
+    yield HEAD, msgspec.msgpack.encode(head)
+
+
+def _chunk(generation: int, number: int, data: bytearray, digest: hashlib._Hash) -> Row:
+    digest.update(data)
+    return b"chunk/%d/%d" % (generation % TURNS, number), bytes(data)
 
 
 def read_rows(rows: Iterable[Row]) -> Past:
@@ -99,7 +121,7 @@ def read_rows(rows: Iterable[Row]) -> Past:
     steps: dict[int, list[_Step]] = {}
     head: _Head | None = None
     for key, value in rows:
-        if key == _HEAD:
+        if key == HEAD:
             head = _decoded(value, _Head)
             # What came before its instant may be thinned out by compaction.
             steps = {number: some for number, some in steps.items() if number >= head.generation}
@@ -123,9 +145,10 @@ def read_rows(rows: Iterable[Row]) -> Past:
 
 def _states(head: _Head, chunks: Mapping[bytes, bytes]) -> dict[str, bytes]:
     body = b"".join(chunks.get(b"chunk/%d/%d" % (head.generation % TURNS, i), b"") for i in range(head.chunks))
-    if sha256_hex(body) != head.sha256:
+    ends = list(accumulate((size for _, size in head.states), initial=0))
+    if sha256_hex(body) != head.sha256 or ends[-1] != len(body):
         raise StateUnreadable(f"a snapshot of {head.chunks} chunks is not whole; {_ADVICE}")
-    return _decoded(body, dict[str, bytes])
+    return {name: body[start : start + size] for start, (name, size) in zip(ends, head.states, strict=False)}
 
 
 _ADVICE = "delete the group's changelog topic, and its states begin anew"

@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import TypeVar
 
 from confluent_kafka import Consumer, TopicPartition
 
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.ids import sha256_hex
-from streams.engines.batch.changelog import Past, Row, Step, read_rows, snapshot_rows, step_row
+from streams.engines.batch.changelog import HEAD, Past, Row, Step, read_rows, snapshot_rows, step_row
 from streams.engines.batch.client import Client, Commit, hint_of, positions_of
 from streams.engines.batch.unit import Batch, Done, Flow, Taken, Unit, starts
 from streams.engines.inline import ContentSink, NowhereToStore
@@ -28,6 +28,7 @@ from streams.engines.now import Now
 from streams.engines.round import Counts, Outgoing, in_order
 from streams.engines.seldom_collected import seldom_collected
 from streams.stage import AnyStage, Content
+from streams.state import packed
 from streams.topology import BY_STAGE, topics_read
 from streams.transport.base import Position, Positions, Record, Retry, TransportError
 from streams.transport.kafka import KafkaConfig
@@ -41,8 +42,8 @@ TICK_NS = SECOND_NS
 """Without records time passes this often, and each time is committed: whoever counts it may say nothing."""
 Assigned = Callable[[Consumer, list[TopicPartition]], None]
 """What a client calls when partitions come or go."""
-RECORDS_A_ROW = 2_000
-"""A row of a snapshot is as large as what some 1,000 records come to."""
+RECORDS_A_ROW = 500
+"""A row of a snapshot is as large as what some 250 records come to."""
 ALL = -1
 """The unit of a process that holds the whole fleet."""
 
@@ -62,7 +63,7 @@ class BatchConfig:
     it joins as a new one."""
     limit: int = 16_000
     """Records of a transaction, at most."""
-    gather_s: float = 0.03
+    gather_s: float = 0.02
     """Where little comes, records are taken no more often than this: each transaction has a cost of its own."""
     snapshot_s: float = 60.0
     snapshot_records: int = 500_000
@@ -71,26 +72,12 @@ class BatchConfig:
 
 @dataclass(slots=True)
 class _Writing:
-    """A snapshot on its way into the changelog: with each commit a state is dumped, or some rows are sent."""
+    """A snapshot on its way into the changelog, some rows with each commit."""
 
-    held: list[tuple[str, AnyStage, object]]
-    """What is still to be dumped."""
-    generation: int
-    positions: Positions
-    now_ns: int
+    rows: Iterator[Row]
+    """Those that are still to be written."""
     hint: int
     """Where its generation begins."""
-    dumps: dict[str, bytes] = field(default_factory=dict)
-    rows: Future[list[Row]] | None = None
-    sent: int = 0
-
-    def dump(self) -> None:
-        """The next state. The last one's rows are made aside."""
-        if self.held:
-            name, stage, state = self.held.pop()
-            self.dumps[name] = stage.dump(state)
-        if not self.held and self.rows is None:
-            self.rows = _aside(lambda: snapshot_rows(self.generation, self.dumps, self.positions, self.now_ns))
 
 
 @dataclass(slots=True)
@@ -234,7 +221,7 @@ class BatchEngine:
             rows = self._snapshot(kept)
         else:
             if kept.writing is None and self._due(kept):
-                self._begin_snapshot(kept)
+                kept.writing = self._begin_snapshot(kept)
             rows = self._some_of_it(kept, sum(len(taken) for taken in part.values()))
         step = Step(done.now_ns, {place: taken.until for place, taken in part.items()})
         rows.append((kept.partition, step_row(kept.generation, kept.steps, step)))
@@ -246,7 +233,7 @@ class BatchEngine:
         old = time.monotonic() - kept.since_s > self.config.snapshot_s
         return bool(kept.steps) and (old or kept.records > self.config.snapshot_records)
 
-    def _begin_snapshot(self, kept: _Kept) -> None:
+    def _begin_snapshot(self, kept: _Kept) -> _Writing:
         """Of what stands now. It takes long to write down, and longer to send: the input goes on meanwhile."""
         # Nothing may be on its way, so that the generation's first row lies at the end or behind.
         self._settle()
@@ -254,7 +241,8 @@ class BatchEngine:
         kept.generation += 1
         kept.steps, kept.records, kept.since_s = 0, 0, time.monotonic()
         unit = kept.unit
-        kept.writing = _Writing(unit.held(), kept.generation, dict(unit.positions), unit.now_ns, hint)
+        states = {name: packed(state) for name, state in unit.held().items()}
+        return _Writing(snapshot_rows(kept.generation, states, dict(unit.positions), unit.now_ns), hint)
 
     def _some_of_it(self, kept: _Kept, records: int) -> list[tuple[int, Row]]:
         """The next rows of the snapshot that is being written, so few that they delay little what goes with them.
@@ -262,27 +250,16 @@ class BatchEngine:
         writing = kept.writing
         if writing is None:
             return []
-        if writing.rows is None:
-            writing.dump()
-            return []
-        if not writing.rows.done():
-            return []
-        rows = writing.rows.result()
-        some = rows[writing.sent : writing.sent + 1 + records // RECORDS_A_ROW]
-        writing.sent += len(some)
-        if writing.sent == len(rows):
+        some = list(islice(writing.rows, 1 + records // RECORDS_A_ROW))
+        if some[-1][0] == HEAD:
             kept.hint, kept.writing = writing.hint, None
         return [(kept.partition, row) for row in some]
 
     def _snapshot(self, kept: _Kept) -> list[tuple[int, Row]]:
         """A whole one at once, in the place of one that was begun."""
-        self._begin_snapshot(kept)
-        writing, kept.writing, kept.unfinished = kept.writing, None, False
-        assert writing is not None, "it was just begun"
-        while writing.rows is None:
-            writing.dump()
-        kept.hint = writing.hint
-        return [(kept.partition, row) for row in writing.rows.result()]
+        whole = self._begin_snapshot(kept)
+        kept.writing, kept.unfinished, kept.hint = None, False, whole.hint
+        return [(kept.partition, row) for row in whole.rows]
 
     def _keep(self, keys: Sequence[int]) -> None:
         """Snapshots of these units: whoever has them next need not read much again."""

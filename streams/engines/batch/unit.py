@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from streams.engines.batch.changelog import Past
 from streams.engines.round import Counts, Outgoing, Round, States, of_scope, run_all
 from streams.stage import AnyStage, Content
-from streams.state import StateUnreadable
+from streams.state import StateUnreadable, pack
 from streams.topology import BY_STAGE
 from streams.transport.base import Position, Positions, Record
 
@@ -126,13 +126,13 @@ class Unit:
 
     def dump(self) -> dict[str, bytes]:
         """States by stage; of scope "partition" by "stage/partition"."""
-        return {name: stage.dump(state) for name, stage, state in self.held()}
+        return {name: pack(state) for name, state in self.held().items()}
 
-    def held(self) -> list[tuple[str, AnyStage, object]]:
-        """The states of now with their stages, to be dumped later: states are values, a step makes new ones."""
-        held = [(s.name, s, self.states[s.name]) for s in self.flow.whole]
+    def held(self) -> dict[str, object]:
+        """The same, to be written later: states are values, a step makes new ones."""
+        held = {s.name: self.states[s.name] for s in self.flow.whole}
         for lane, states in self.lanes.items():
-            held += [(f"{s.name}/{lane}", s, states[s.name]) for s in self.flow.in_lanes]
+            held |= {f"{s.name}/{lane}": states[s.name] for s in self.flow.in_lanes}
         return held
 
     def _initial(self) -> States:

@@ -12,6 +12,7 @@ from streams.delta import apply, delta
 from streams.engines.flink.frames import Frame
 from streams.engines.round import Counts, Round, States
 from streams.stage import AnyStage
+from streams.state import pack
 from streams.transport.base import Record
 
 COMPACT_BYTES = 1 << 20
@@ -125,7 +126,7 @@ class Lane:
         self.now_ns, self.heard_ns = change.now_ns, change.heard_ns
 
     def _save_base(self) -> Saved:
-        states: dict[str, Any] = {s.name: s.dump(self.states[s.name]) for s in self._stages}
+        states: dict[str, Any] = {s.name: pack(self.states[s.name]) for s in self._stages}
         base = msgspec.msgpack.encode(Base(self.now_ns, self.heard_ns, states))
         self._kept = dict(self.states)
         self._base_bytes, self._change_bytes = len(base), 0
