@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from fleet.console import Watcher
+from fleet.sample_data import BadSource
 from fleet.unfinished import unfinished
 from jobs.recorded import from_folder, from_recording
 from model import adapter_file, checkpoint
@@ -27,10 +28,6 @@ from streams.contracts.ids import sha256_hex
 KEEP_EVERY = 25
 """Steps that a stopped run loses at most."""
 DRIVE_S = 10.0
-
-
-class BadSource(ValueError):
-    """What to learn from is not told, or told twice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from fleet.suite_figures import pooled, suites_table
 from fleet.vehicle import policy_in
 from model.policy import Policy
 from model.rig import THREE_CAMERAS, Rig, rig_named
+from registry.backends import write_atomically
 from simulation import regressions
 from simulation.examination import Examined, Failure, Marks, examine, refer, seeing
 from simulation.regressions import Regression, regression, replay
@@ -61,8 +62,7 @@ def run_examine(path: Path, asked: Asked, *, as_json: bool) -> None:
                 failures += failed(name, driven, own)
     past, all_known = regressions.joined(past, []), regressions.joined(past, failures)
     if asked.regressions is not None:
-        asked.regressions.parent.mkdir(parents=True, exist_ok=True)
-        regressions.save(all_known, asked.regressions)
+        write_atomically(asked.regressions, [regressions.to_bytes(all_known)])
     figures, new = pooled({"": {"suites": found}}), len(all_known) - len(past)
     counts = {"failed": len(failures), "new": new, "replayed": len(past)}
     facts = {"model": str(path), "seed": asked.seed, "suites": figures} | counts

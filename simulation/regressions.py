@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,15 +74,13 @@ def joined(past: Sequence[Regression], new: Sequence[Regression]) -> list[Regres
     return list(known.values())
 
 
-def save(found: Sequence[Regression], path: Path) -> None:
-    """Writes them as JSON, all or nothing."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(msgspec.json.encode(_File(FORMAT, list(found))))
-    part.replace(path)
+def to_bytes(found: Sequence[Regression]) -> bytes:
+    """A file's content, JSON."""
+    return msgspec.json.encode(_File(FORMAT, list(found)))
 
 
 def load(path: Path) -> list[Regression]:
-    """Reads what `save` wrote. Raises BadRegressions."""
+    """Reads a file of what `to_bytes` gave. Raises BadRegressions."""
     try:
         file = msgspec.json.decode(path.read_bytes(), type=_File)
     except (OSError, msgspec.DecodeError) as error:

@@ -30,12 +30,12 @@ from model.data import Samples
 from model.open_loop import evaluate
 from model.rig import THREE_CAMERAS
 from model.torch_policy import TorchPolicy
+from registry.backends import write_atomically
 from simulation.adversary import Belief, drawn_from, ignorant, learned, scene_of
 from simulation.arrays import Floats
 from simulation.episode import record_expert
 from simulation.examination import Examined, Reference, examine, expert, refer, seeing, watched
-from simulation.regressions import Regression, of_each_cause, replay
-from simulation.regressions import save as save_regressions
+from simulation.regressions import Regression, of_each_cause, replay, to_bytes
 from simulation.scenarios import Scene, scene_seed
 from simulation.suites import SPLITS, SUITES, Course, Row, Suite, course, courses
 from streams.contracts.ids import digest
@@ -157,7 +157,7 @@ def run(stages: Sequence[Stage], setup: Setup, seed: int, scratch: Path, report:
     """One seed: the last stage on every suite, all of them on the curve."""
     policy = TorchPolicy(stages[-1].checkpoint, RIG)
     past = disengagements(stages[0].checkpoint, setup, seed)
-    save_regressions(past, scratch / f"regressions-{seed}.json")
+    write_atomically(scratch / f"regressions-{seed}.json", [to_bytes(past)])
     belief, harm = adversary(policy, setup, seed, report)
     suites = {}
     for number, (name, extent) in enumerate(setup.suites.items()):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from fleet import adapting
-from fleet.adapting import Asked, BadSource, run_adapt, run_merge
+from fleet.adapting import Asked, run_adapt, run_merge
 from fleet.practising import run_practise
+from fleet.sample_data import BadSource
 from fleet.unfinished import unfinished
 from jobs.recorded import from_folder
 from model import adapter_file

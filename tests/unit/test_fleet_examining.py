@@ -4,6 +4,7 @@ refused in words."""
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from model.shards import BadDataset, write
 from model.torch_policy import TorchPolicy
 from model.training import initial
 from registry.store import open_backend
-from simulation.regressions import BadRegressions
+from simulation.regressions import BadRegressions, Regression, to_bytes
 from simulation.regressions import load as past_of
+from simulation.suites import Row
 from tests.unit.model_samples import some_samples
 
 NETWORK = NetworkConfig(heads=2, stem_width=8, latent_depth=1, latents=2, modes=3, tags=1)
@@ -85,6 +87,21 @@ def test_what_failed_is_kept_and_driven_again(
     assert (again["replayed"], again["new"]) == (len(kept), 0)
     assert again["suites"]["regressions"]["policy"]["disengagements"] > 0
     assert past_of(asked.regressions) == kept, "the same failure is kept once"
+
+
+def test_past_failures_are_kept_all_or_none(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "past.json"
+    kept.write_bytes(to_bytes([Regression(Row("base"), 1, "stuck", 6.0, [])]))
+    before = kept.read_bytes()
+
+    def full(_descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(examining, "policy_in", lambda *_: StraightOn())
+    with pytest.raises(OSError, match="No space"):
+        run_examine(model, replace(ASKED, regressions=kept), as_json=True)
+    assert kept.read_bytes() == before and not list(tmp_path.glob(".past*"))
 
 
 def test_a_bundle_is_known_by_its_content(model: Path, tmp_path: Path) -> None:
