@@ -41,6 +41,11 @@ class Retry(TransportError):
     """The call may succeed when it is repeated: the broker was busy or away for a moment."""
 
 
+class Spent(Retry):
+    """As Retry, but with a new connection alone: this one cannot go on, as where the broker gave a transaction up
+    before its client did (librdkafka's issues 3297, 4849)."""
+
+
 class BackPressure(TransportError):
     """Readers are too far behind for more to be taken: let them read, then publish again."""
 

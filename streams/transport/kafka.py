@@ -33,6 +33,7 @@ from streams.transport.base import (
     Positions,
     Record,
     Retry,
+    Spent,
     TransportError,
     check_record,
     topic_of,
@@ -234,7 +235,7 @@ class KafkaTransport:
                 offsets = self._offsets(positions)
                 call(lambda: self._producer.send_offsets_to_transaction(offsets, metadata, self.config.timeout_s))
             call(lambda: self._producer.commit_transaction(self.config.timeout_s))
-        except Fenced:
+        except (Fenced, Spent):
             raise
         except TransportError:
             call(lambda: self._producer.abort_transaction(self.config.timeout_s))
@@ -432,6 +433,8 @@ def persist(action: Callable[[], _RESULT], timeout_s: float) -> _RESULT:
     while True:
         try:
             return call(action)
+        except Spent:
+            raise
         except Retry:
             if time.monotonic() > ends:
                 raise
@@ -465,5 +468,5 @@ def named(error: KafkaException) -> TransportError:
     if cause.code() in _REFUSED:
         return TransportError(f"the broker refuses: {cause.str()}")
     if cause.fatal():
-        return TransportError(f"the Kafka client cannot go on: {cause.str()}")
+        return Spent(f"this client of Kafka cannot go on: {cause.str()}")
     return Retry(cause.str())

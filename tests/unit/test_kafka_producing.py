@@ -12,10 +12,10 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.cimpl import NewTopic
 
 from streams.engines.batch import client
-from streams.engines.batch.client import Client
+from streams.engines.batch.client import Client, Commit
 from streams.transport import kafka
-from streams.transport.base import Fenced, Retry, TransportError
-from streams.transport.kafka import KafkaConfig, KafkaTransport, make_topics
+from streams.transport.base import Fenced, Retry, Spent, TransportError
+from streams.transport.kafka import KafkaConfig, KafkaTransport, make_topics, persist
 
 CONFIG = KafkaConfig("127.0.0.1:1", timeout_s=0.3)
 TOPIC = NewTopic("t", num_partitions=2)
@@ -125,6 +125,68 @@ def test_a_client_is_closed_whatever_comes(error: BaseException, told: bool) -> 
     with pytest.raises(type(error)) if told else nullcontext():
         client_.close()
     assert consumer.closed == 1
+
+
+SPENT = KafkaException(KafkaError(KafkaError.INVALID_TXN_STATE, "Failed to end transaction", fatal=True))
+BUSY = KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS))
+
+
+class Giving:
+    """A transactional producer whose commit fails, and whose abort may."""
+
+    def __init__(self, commit: Exception, abort: Exception | None = None) -> None:
+        self.failures = {"commit": commit, "abort": abort}
+        self.asked: list[str] = []
+
+    def begin_transaction(self) -> None: ...
+
+    def send_offsets_to_transaction(self, *_: object) -> None: ...
+
+    def _fail(self, what: str) -> None:
+        self.asked.append(what)
+        if (failure := self.failures[what]) is not None:
+            raise failure
+
+    def commit_transaction(self, _timeout_s: float) -> None:
+        self._fail("commit")
+
+    def abort_transaction(self, _timeout_s: float) -> None:
+        self._fail("abort")
+
+
+@pytest.mark.parametrize(
+    ("commit", "abort", "kind", "asked"),
+    [
+        (BUSY, None, Retry, ["commit", "abort"]),
+        (BUSY, SPENT, Spent, ["commit", "abort"]),
+        (SPENT, SPENT, Spent, ["commit"]),
+        (KafkaException(KafkaError(KafkaError._FENCED, fatal=True)), None, Fenced, ["commit"]),
+    ],
+)
+def test_a_client_that_cannot_go_on_asks_for_a_new_one(
+    commit: Exception, abort: Exception | None, kind: type[TransportError], asked: list[str]
+) -> None:
+    """And for no person: where a transaction was given up by the broker before, librdkafka can neither commit nor
+    abort it any more."""
+    client_ = object.__new__(Client)
+    client_.config, producer = CONFIG, Giving(commit, abort)
+    client_._producer = producer  # type: ignore[assignment]
+    with pytest.raises(kind) as told:
+        client_.commit(Commit([], [], {}), None)
+    assert type(told.value) is kind and producer.asked == asked
+    assert issubclass(kind, Retry) == (kind is not Fenced)
+
+
+def test_a_spent_client_is_asked_once() -> None:
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.append(1)
+        raise SPENT
+
+    with pytest.raises(Spent, match="cannot go on: Failed to end"):
+        persist(ask, 30.0)
+    assert asked == [1]
 
 
 def test_every_producer_sends_one_request_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

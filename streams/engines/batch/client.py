@@ -25,7 +25,7 @@ from streams.engines.batch.changelog import Past, Row
 from streams.engines.batch.unit import Batch, Taken
 from streams.engines.round import Outgoing
 from streams.topics import BY_NAME
-from streams.transport.base import Position, Positions, Retry
+from streams.transport.base import Position, Positions, Retry, Spent
 from streams.transport.kafka import (
     LARGEST_BATCH_BYTES,
     ONE_AT_A_TIME,
@@ -109,7 +109,8 @@ class Client:
 
     def commit(self, commit: Commit, group: object) -> None:
         """All or nothing, durable and visible when it returns. `group`: the consumer's metadata. What cannot be is
-        taken back whole: raises Retry, or Fenced where another process has taken this one's place."""
+        taken back whole, by the next client where this one cannot: raises Retry, Spent, or Fenced where another
+        process has taken this one's place."""
         timeout_s = self.config.timeout_s
         try:
             self._producer.begin_transaction()
@@ -125,7 +126,7 @@ class Client:
             self._producer.commit_transaction(timeout_s)
         except KafkaException as error:
             failure = named(error)
-            if isinstance(failure, Retry):
+            if isinstance(failure, Retry) and not isinstance(failure, Spent):
                 call(lambda: self._producer.abort_transaction(timeout_s))
             raise failure from error
 
