@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+from rich.text import Text
+
 from fleet.benchmarks.chaos_load import DATA_PLANE, WHOLE, fed_to
 from fleet.benchmarks.chaos_wire import Group
 from fleet.kafka import free_port
@@ -202,8 +204,13 @@ class Workers:
         return self.folder / f"{member}.log"
 
     def _last_words(self, member: str) -> str:
-        lines = self._log(member).read_text(errors="replace").strip().splitlines()
-        return (lines or ["nothing was said"])[-1][-300:]
+        return last_words(self._log(member).read_text(errors="replace"))
+
+
+def last_words(log: str) -> str:
+    """The last line that says something; what tells a terminal to show its cursor does not."""
+    lines = Text.from_ansi(log).plain.strip().splitlines()
+    return (lines or ["nothing was said"])[-1][-300:]
 
 
 def _told(flows: dict[str, Any]) -> Iterator[tuple[str, int]]:

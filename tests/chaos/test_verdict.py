@@ -17,7 +17,7 @@ from fleet.benchmarks.chaos_faults import FAULTS, kill, shift
 from fleet.benchmarks.chaos_load import BadReference, Load, reference
 from fleet.benchmarks.chaos_run import Counts, Fault, Outcome, Trial
 from fleet.benchmarks.chaos_verdict import Verdict, Word, judge, letter_name, word
-from fleet.benchmarks.chaos_workers import SETUPS
+from fleet.benchmarks.chaos_workers import SETUPS, last_words
 from registry.store import Store
 from streams.contracts.codec import encode
 from streams.contracts.ids import sha256_hex
@@ -190,3 +190,8 @@ def test_contents_are_named_by_their_bytes(tmp_path: Path) -> None:
     ]
     stored = [w for w in words if w.topic == "contents"]
     assert stored and all(w.name == w.content for w in stored) and sha256_hex(b"") not in {w.name for w in stored}
+
+
+def test_last_words_are_words() -> None:
+    assert last_words("it began\nit broke\n\x1b[?25h\n\n") == "it broke"
+    assert last_words("\x1b[?25h\n") == last_words("") == "nothing was said"
