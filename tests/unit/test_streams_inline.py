@@ -165,6 +165,21 @@ def test_dying_between_publishing_and_saving_repeats_only_what_readers_know(tmp_
     assert sorted(map(str, scenarios[:10])) == sorted(map(str, dict.fromkeys(map(str, scenarios))))
 
 
+def test_dying_between_saving_and_committing_leaves_no_lag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nothing more comes: whoever waits for the group would wait for ever."""
+    transport, clock = MemoryTransport(), VirtualClock(T0)
+    send(transport, "fleet.events", event(0))
+    with monkeypatch.context() as dying:
+        dying.setattr(transport, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            InlineEngine(transport, [Dedup()], clock, group="g", state_dir=tmp_path).step()
+    assert not transport.committed("g", ["fleet.events"])
+    InlineEngine(transport, [Dedup()], clock, group="g", state_dir=tmp_path)
+    assert sum(transport.committed("g", ["fleet.events"]).values()) == 1
+
+
 def test_a_store_that_fails_loses_nothing(tmp_path: Path) -> None:
     transport, clock, sink = MemoryTransport(), VirtualClock(START), Sink()
     send(transport, "fleet.clip-requests", request("c"))
