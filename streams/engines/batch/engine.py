@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import TypeVar
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -33,7 +32,6 @@ from streams.topology import BY_STAGE, topics_read
 from streams.transport.base import Position, Positions, Record, Retry, TransportError
 from streams.transport.kafka import KafkaConfig
 
-_RESULT = TypeVar("_RESULT")
 STUCK_S = 40.0
 """No commit takes so long: the broker gives a transaction up after 15 s, the client its calls after 30."""
 _MARKS_S = 10.0
@@ -397,17 +395,17 @@ class BatchEngine:
 _OLDEST = -2
 
 
-def _aside(action: Callable[[], _RESULT]) -> Future[_RESULT]:
+def _aside(action: Callable[[], None]) -> Future[None]:
     """Do it in a thread that nobody has to wait for, not even at the end of the process."""
-    future: Future[_RESULT] = Future()
+    future: Future[None] = Future()
 
     def act() -> None:
         try:
-            result = action()
+            action()
         except BaseException as error:
             future.set_exception(error)
         else:
-            future.set_result(result)
+            future.set_result(None)
 
     threading.Thread(target=act, name="commit", daemon=True).start()
     return future

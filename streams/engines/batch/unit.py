@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from streams.engines.batch.changelog import Past
 from streams.engines.round import Counts, Outgoing, Round, States, of_scope, run_all
 from streams.stage import AnyStage, Content
-from streams.state import StateUnreadable, pack
+from streams.state import StateUnreadable
 from streams.topology import BY_STAGE
 from streams.transport.base import Position, Positions, Record
 
@@ -124,12 +124,8 @@ class Unit:
         self.now_ns, self.lanes, self.states = done.now_ns, done.lanes or self.lanes, done.states
         self.positions |= {place: taken.until for place, taken in batch.items()}
 
-    def dump(self) -> dict[str, bytes]:
-        """States by stage; of scope "partition" by "stage/partition"."""
-        return {name: pack(state) for name, state in self.held().items()}
-
     def held(self) -> dict[str, object]:
-        """The same, to be written later: states are values, a step makes new ones."""
+        """States by stage; of scope "partition" by "stage/partition". To be written later: they are values."""
         held = {s.name: self.states[s.name] for s in self.flow.whole}
         for lane, states in self.lanes.items():
             held |= {f"{s.name}/{lane}": states[s.name] for s in self.flow.in_lanes}
