@@ -14,7 +14,7 @@ from simulation.cast import Cast
 from simulation.dynamics import Motion
 from simulation.encounters import CAST, LOOKS
 from simulation.faults import Lenses, mounted, swing
-from simulation.panda import Canvas, Stage, geometry
+from simulation.panda import Canvas, Stage, geometries, geometry
 from simulation.roads import PERIOD_M, Roads
 from simulation.scenarios import LIGHT_LINE, Scene
 from simulation.scenery import PIECES, Builder, ground_plane, place_code
@@ -27,6 +27,9 @@ CAR_RGB = (
 COAT_RGB = ((235, 200, 40), (200, 40, 60), (60, 110, 200), (230, 230, 230), (40, 150, 90), (40, 40, 44))
 AHEAD_PIECES = 4
 """Pieces of the next period shown at the end of one."""
+PART_QUADS = 120
+"""A piece is rendered in parts of at most so many: the renderer transforms all corners of a part of which a camera
+sees any. In smaller ones what a part costs by itself outweighs what is left out."""
 VISIBLE_M = 115.0
 CAST_VISIBLE_M = 120.0
 BLINK_S = 0.3
@@ -202,10 +205,10 @@ class _View:
         return code if self.coded else 255.0
 
     def _furnish(self, stage: Stage, builder: Builder, drift: Floats) -> None:
-        pieces = [geometry(mesh) for mesh in builder.pieces()]
+        pieces = [geometries(mesh, PART_QUADS) for mesh in builder.pieces()]
         turns = [(-1, PIECES - 1), *((0, i) for i in range(PIECES)), *((1, i) for i in range(AHEAD_PIECES))]
         for turn, i in turns:
-            stage.thing(pieces[i]).pose(turn * drift[0], turn * drift[1], 0.0)
+            stage.thing(*pieces[i]).pose(turn * drift[0], turn * drift[1], 0.0)
 
 
 def _visible(s: Floats, ego_s: Floats) -> Bools:

@@ -7,6 +7,7 @@ weather.py): SKY, GROUND, or a place code along the road.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,14 @@ PLAIN, ASPHALT, GRASS, WINDOWS, LEAVES = range(5)
 """Tiles of the texture atlas."""
 TILE_PX, ATLAS_TILES = 32, 4
 
-VERTEX = np.dtype([("position", "<f4", 3), ("colour", "u1", 4), ("uv", "<f4", 2)])
+VERTEX = np.dtype([("position", "<f4", 4), ("colour", "u1", 4), ("uv", "<f4", 2)])
+"""Positions are homogeneous: the renderer reads four numbers faster than three."""
+
+
+Rows = NDArray[np.intp]
+_MIX = np.random.default_rng(1).integers(0, 2**64, VERTEX.itemsize // 4, np.uint64) | np.uint64(1)
+"""Odd factors by which a vertex's words become one number: two that differ share one by chance alone, at 2^-52."""
+_PART_BITS = np.uint64(12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +44,41 @@ class Mesh:
     tile: NDArray[np.int64]
     """[Q]"""
 
-    def vertices(self) -> NDArray[np.void]:
-        """[4 Q] records of VERTEX."""
+    def vertices(self, parts: Sequence[Rows]) -> tuple[NDArray[np.void], list[NDArray[np.uint32]]]:
+        """Records of VERTEX, and for each part which are the corners of its quadrilaterals, [Q, 4]. What is
+        a corner of several in a part is there once; those of a part follow one another."""
         out = np.zeros((len(self.corners), 4), VERTEX)
-        out["position"] = self.corners
+        out["position"][..., :3], out["position"][..., 3] = self.corners, 1
         out["colour"] = np.clip(np.round(self.colour), 0, 255)[:, None, :]
         corner = np.array([[0.06, 0.06], [0.94, 0.06], [0.94, 0.94], [0.06, 0.94]])
+        # The plain tile looks the same everywhere.
+        corner = np.where((self.tile == PLAIN)[:, None, None], 0.5, corner)
         place = np.stack([self.tile % ATLAS_TILES, self.tile // ATLAS_TILES], -1)
         out["uv"] = (place[:, None, :] + corner) / ATLAS_TILES
-        return out.reshape(-1)
+        records = out[np.concatenate(parts)].reshape(-1)
+        words = records.view(np.uint32).reshape(-1, VERTEX.itemsize // 4)
+        sizes = [4 * len(part) for part in parts]
+        number = np.repeat(np.arange(len(parts), dtype=np.uint64), sizes)
+        names = ((words * _MIX).sum(1) >> _PART_BITS) | (number << (np.uint64(64) - _PART_BITS))
+        _, first, which = np.unique(names, return_index=True, return_inverse=True)
+        corners = which.astype(np.uint32).reshape(-1, 4)
+        return records[first], np.split(corners, np.cumsum(sizes)[:-1] // 4)
+
+    def parts(self, most: int) -> list[Rows]:
+        """Rows of quadrilaterals that lie near one another, at most `most` each: halved across their longer extent
+        on the ground as often as that takes."""
+        middle = self.corners[..., :2].mean(1)
+
+        def halved(rows: Rows) -> list[Rows]:
+            if len(rows) <= most:
+                return [rows]
+            here = middle[rows]
+            order = np.argsort(here[:, np.ptp(here, axis=0).argmax()], kind="stable")
+            half = len(order) // 2
+            # In the order they came: of two that are equally far, the first is seen.
+            return [*halved(rows[np.sort(order[:half])]), *halved(rows[np.sort(order[half:])])]
+
+        return halved(np.arange(len(middle)))
 
     def take(self, rows: NDArray[np.bool_]) -> Mesh:
         """Some of the quadrilaterals."""

@@ -6,6 +6,7 @@ import functools
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from panda3d import core
 
 from model.rig import Camera
@@ -15,7 +16,9 @@ from simulation.meshes import Mesh, atlas
 core.loadPrcFileData(
     "fleetwheel",
     "load-display p3tinydisplay\nwindow-type offscreen\naudio-library-name null\n"
-    "notify-level error\nnotify-level-x11display fatal\nnotify-level-device fatal\n",
+    "notify-level error\nnotify-level-x11display fatal\nnotify-level-device fatal\n"
+    # Boxes are tighter than spheres around parts of a road; the default cache is too small for 48 vehicles.
+    "bounds-type box\ngeom-cache-size 50000\n",
 )
 NEAR_M, FAR_M = 0.4, 130.0
 MAX_WIDTH_PX, MAX_HEIGHT_PX = 1536, 4096
@@ -31,11 +34,19 @@ class NoRenderer(RuntimeError):
 
 def geometry(mesh: Mesh) -> core.GeomNode:
     """A node with one mesh, textured by the atlas when put under a Canvas's root."""
-    vertices = mesh.vertices()
-    data = core.GeomVertexData("mesh", core.GeomVertexFormat.get_v3c4t2(), core.Geom.UH_static)
+    return geometries(mesh, len(mesh.tile))[0]
+
+
+def geometries(mesh: Mesh, most: int) -> list[core.GeomNode]:
+    """The same in nodes of at most `most` quadrilaterals that lie near one another."""
+    vertices, parts = mesh.vertices(mesh.parts(most))
+    data = core.GeomVertexData("mesh", _format(), core.Geom.UH_static)
     data.unclean_set_num_rows(len(vertices))
     memoryview(data.modify_array(0)).cast("B")[:] = vertices.data.cast("B")
-    quads = np.arange(len(vertices), dtype=np.uint32).reshape(-1, 4)
+    return [_node(data, quads) for quads in parts]
+
+
+def _node(data: core.GeomVertexData, quads: NDArray[np.uint32]) -> core.GeomNode:
     index = np.ascontiguousarray(quads[:, [0, 1, 2, 0, 2, 3]]).reshape(-1)
     triangles = core.GeomTriangles(core.Geom.UH_static)
     triangles.set_index_type(core.Geom.NT_uint32)
@@ -47,6 +58,17 @@ def geometry(mesh: Mesh) -> core.GeomNode:
     node = core.GeomNode("mesh")
     node.add_geom(geom)
     return node
+
+
+@functools.cache
+def _format() -> core.GeomVertexFormat:
+    """Of meshes.VERTEX."""
+    name, kind = core.InternalName, core.Geom
+    columns = core.GeomVertexArrayFormat()
+    columns.add_column(name.get_vertex(), 4, kind.NT_float32, kind.C_point)
+    columns.add_column(name.get_color(), 4, kind.NT_uint8, kind.C_color)
+    columns.add_column(name.get_texcoord(), 2, kind.NT_float32, kind.C_texcoord)
+    return core.GeomVertexFormat.register_format(core.GeomVertexFormat(columns))
 
 
 @functools.cache
@@ -105,12 +127,13 @@ class Stage:
         self._root = core.NodePath("stage")
         self._root.set_texture(texture())
 
-    def thing(self, model: core.GeomNode | None = None) -> Thing:
-        """A new thing, perhaps already with a model. The order of drawing is the order of creation: where two
-        surfaces are equally far, the picture must not depend on addresses in memory, by which Panda3D sorts."""
+    def thing(self, *models: core.GeomNode) -> Thing:
+        """A new thing, perhaps already with what it looks like. The order of drawing is the order of creation:
+        where two surfaces are equally far, the picture must not depend on addresses in memory, by which Panda3D
+        sorts."""
         node = self._root.attach_new_node("thing")
         node.set_bin("fixed", self._root.get_num_children())
-        if model is not None:
+        for model in models:
             node.attach_new_node(model)
         return Thing(node)
 

@@ -17,6 +17,7 @@ from simulation.dynamics import (
     advance,
     control,
 )
+from simulation.meshes import Frames, boxes, join, plates, polygon
 from simulation.roads import HARMONICS, PERIOD_M, Roads
 from simulation.scenarios import CONDITIONS, scenes
 
@@ -123,3 +124,22 @@ def test_scenes_come_in_the_number_asked_for(mix: dict[str, float], count: int) 
     total = sum(mix.values())
     for name, weight in mix.items():
         assert abs(names.count(name) - count * weight / total) < 1
+
+
+@given(st.integers(1, 90), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_the_parts_of_a_mesh_are_all_of_it(count: int, most: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y, heading, code = rng.uniform(-50, 50, (4, count)).round(1)
+    at = Frames(x, y, heading, np.abs(code).round())
+    mesh = join([boxes(at, [0, 0, 0], [1, 2, 3], (90, 80, 70)), plates(at, [0, 0, 4], polygon(8, 1.0), (9, 9, 9))])
+    parts = mesh.parts(most)
+    assert max(map(len, parts)) <= most
+    assert sorted(np.concatenate(parts)) == list(range(len(mesh.tile)))
+    records, quads = mesh.vertices(parts)
+    corners = records["position"][np.concatenate(quads)]
+    np.testing.assert_array_equal(corners[..., :3], mesh.corners[np.concatenate(parts)].astype(np.float32))
+    # Each part has its corners to itself, one after the other.
+    assert sorted(np.concatenate([np.unique(part) for part in quads])) == list(range(len(records)))
+    for part in quads:
+        own = np.unique(part)
+        assert np.ptp(own) + 1 == len(own) == len({record.tobytes() for record in records[own]})
