@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from simulation.world import World
 
 FIXED: frozenset[Kind] = frozenset(("bend",))
 """What cannot be taken away: the road is what all else is placed by."""
+MOVING: frozenset[Kind] = frozenset(("car", "person", "cast"))
 _OF_SCENES = frozenset(("wet", "_index"))
 """Arrays of a world's parts that follow from its scenes alone, and must be those of the edited ones, or from how
 many there are."""
@@ -42,6 +44,24 @@ def instant(world: World, rows: Ints, rig: Rig | None, away: Sequence[Sequence[T
         for thing in things:
             _take_away(twin, row, thing)
     return twin
+
+
+@contextmanager
+def without(world: World, away: Sequence[Sequence[Thing]]) -> Iterator[None]:
+    """The world itself without some of what moves in it, by vehicle, for as long as the block lasts. Raises
+    CannotTakeAway for what is built into a scene."""
+    bad = sorted({thing.kind for things in away for thing in things} - MOVING)
+    if bad:
+        raise CannotTakeAway(f"a {', '.join(bad)} cannot be taken out of a world that goes on")
+    before = world.state()
+    for row, things in enumerate(away):
+        for thing in things:
+            _take_away(world, row, thing)
+    world.edited()
+    try:
+        yield
+    finally:
+        world.restore(before)
 
 
 def _without(world: World, row: int, things: Sequence[Thing]) -> Scene:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -280,6 +280,18 @@ class Recording:
     """Of model.labels, [N, ...] each."""
 
 
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """What is recorded of an instant: at most `most` frames of each vehicle."""
+
+    most: int
+    of: Callable[[World], Iterator[Ints]]
+    """Yields rows, each time to be recorded as the world is then: it may be another one in between."""
+
+
+ALL = Takes(1, lambda world: iter((np.arange(len(world)),)))
+
+
 def record_expert(
     scenes: Sequence[Scene],
     rig: Rig,
@@ -289,28 +301,30 @@ def record_expert(
     perturb: Perturbation | None = Perturbation(),
     labels: Sequence[str] = (),
     every: int = 1,
+    takes: Takes = ALL,
     progress: Callable[[float], None] | None = None,
     batch: int = 64,
 ) -> Recording:
     """Records each `every`th frame (of 5 Hz) of `seconds` in each scene, with some `labels` of simulation.labels.
     Allocates all arrays first. Raises KeyError for a label that is none of an instant."""
-    steps = round(seconds / PLAN_PERIOD_S)
-    out = _room(scenes, rig, len(range(0, steps, every)), labels, batch)
+    steps, chained = round(seconds / PLAN_PERIOD_S), every == 1 and takes is ALL
+    out = _room(scenes, rig, takes.most * len(range(0, steps, every)), labels)
     metres, at = 0.0, 0
     for start in range(0, len(scenes), batch):
-        with World(scenes[start : start + batch], rig, seed) as world:
+        part = scenes[start : start + batch]
+        with World(part, rig, seed) as world:
             if perturb:
                 disturb_start(world, perturb)
             for step in range(steps):
                 if step % every == 0:
-                    _record(out, at, world, world.observe(), start, chained=every == 1)
-                    at += len(world)
+                    for rows in takes.of(world):
+                        _record(out, at, world, world.observe(), start, rows, chained=chained)
+                        at += len(rows)
                 world.step(disturbed(world, perturb) if perturb else world.expert().trajectory)
                 if progress:
-                    progress(at / len(out.images))
+                    progress((start * steps + (step + 1) * len(part)) / (len(scenes) * steps))
             metres += float(world.travelled_m.sum())
-    # Frames further apart are no history of one another.
-    return replace(out, metres=metres, before=out.before if every == 1 else np.full_like(out.before, -1))
+    return _recorded(out, at, scenes, metres)
 
 
 def record_policy(
@@ -329,7 +343,7 @@ def record_policy(
     the policy got itself to (DAgger: Ross et al., AISTATS 2011), some `labels` of simulation.labels, and the risk
     that it ran. Raises as record_expert."""
     steps = round(seconds / PLAN_PERIOD_S)
-    out = _room(scenes, rig, len(range(0, steps, every)), labels, batch)
+    out = _room(scenes, rig, len(range(0, steps, every)), labels)
     risks, metres, at = list[NDArray[np.int8]](), 0.0, 0
     for start in range(0, len(scenes), batch):
         with World(scenes[start : start + batch], rig, seed) as world:
@@ -338,7 +352,7 @@ def record_policy(
             for step in range(steps):
                 seen = memory.recall(world.observe(), now_ns(world), frames_seen(policy))
                 if step % every == 0:
-                    _record(out, at, world, seen, start, chained=every == 1)
+                    _record(out, at, world, seen, start, np.arange(len(world)), chained=every == 1)
                     at += len(world)
                 outcome = supervised.step(policy.plan(seen).best)
                 engaged[step] = outcome.engaged
@@ -347,11 +361,13 @@ def record_policy(
                     progress(at / len(out.images))
             risks.append(risk(engaged, failed)[::every].ravel())
             metres += float(world.travelled_m.sum())
-    return replace(out, metres=metres, labels=out.labels | {"risk": np.concatenate(risks)})
+    told = _recorded(out, at, scenes, metres)
+    return replace(told, labels=told.labels | {"risk": np.concatenate(risks)})
 
 
-def _room(scenes: Sequence[Scene], rig: Rig, steps: int, labels: Sequence[str], batch: int) -> Recording:
-    n, camera = steps * len(scenes), rig.cameras[0]
+def _room(scenes: Sequence[Scene], rig: Rig, frames: int, labels: Sequence[str]) -> Recording:
+    """For so many frames of each scene."""
+    n, camera = frames * len(scenes), rig.cameras[0]
     unknown = [name for name in labels if name not in LABELLERS]
     if unknown:
         raise KeyError(f"no label {unknown[0]!r} of an instant; known: {list(LABELLERS)}")
@@ -362,7 +378,7 @@ def _room(scenes: Sequence[Scene], rig: Rig, steps: int, labels: Sequence[str], 
         command=np.empty(n, np.int64),
         target=np.empty((n, PLAN_POINTS, 2), np.float32),
         rule=np.empty(n, np.int64),
-        condition=tuple(scene.condition.name for scene in _frame_scenes(scenes, steps, batch)),
+        condition=(),
         vehicle=np.empty(n, np.int64),
         time_s=np.empty(n),
         metres=0.0,
@@ -371,20 +387,32 @@ def _room(scenes: Sequence[Scene], rig: Rig, steps: int, labels: Sequence[str], 
     )
 
 
-def _frame_scenes(scenes: Sequence[Scene], steps: int, batch: int) -> list[Scene]:
-    parts = [list(scenes[start : start + batch]) for start in range(0, len(scenes), batch)]
-    return [scene for part in parts for scene in part * steps]
+def _recorded(out: Recording, count: int, scenes: Sequence[Scene], metres: float) -> Recording:
+    """The first `count` frames, as no more came."""
+    names = [scene.condition.name for scene in scenes]
+    whole = [f.name for f in fields(out) if isinstance(getattr(out, f.name), np.ndarray)]
+    return replace(
+        out,
+        **{name: getattr(out, name)[:count] for name in whole},
+        labels={name: label[:count] for name, label in out.labels.items()},
+        condition=tuple(names[vehicle] for vehicle in out.vehicle[:count]),
+        metres=metres,
+    )
 
 
-def _record(out: Recording, at: int, world: World, seen: Observation, first: int, *, chained: bool) -> None:
-    rows, expert = slice(at, at + len(world)), world.expert()
-    out.images[rows], out.speed_mps[rows] = seen.images, seen.speed_mps
-    out.yaw_rate_radps[rows], out.command[rows] = seen.yaw_rate_radps, seen.command
-    out.target[rows], out.rule[rows] = expert.trajectory, expert.rule
-    out.vehicle[rows], out.time_s[rows] = first + np.arange(len(world)), world.time_s
-    out.before[rows] = np.arange(at, at + len(world)) - len(world) if chained and world.time_s > 0 else -1
+def _record(
+    out: Recording, at: int, world: World, seen: Observation, first: int, rows: Ints, *, chained: bool
+) -> None:
+    """Some of the world's vehicles; frames that are not of all of them, or further apart, are no history of one
+    another."""
+    to, expert = slice(at, at + len(rows)), world.expert()
+    out.images[to], out.speed_mps[to] = seen.images[rows], seen.speed_mps[rows]
+    out.yaw_rate_radps[to], out.command[to] = seen.yaw_rate_radps[rows], seen.command[rows]
+    out.target[to], out.rule[to] = expert.trajectory[rows], expert.rule[rows]
+    out.vehicle[to], out.time_s[to] = first + rows, world.time_s
+    out.before[to] = np.arange(at, at + len(rows)) - len(rows) if chained and world.time_s > 0 else -1
     for name, label in out.labels.items():
-        label[rows] = LABELLERS[name](world)
+        label[to] = LABELLERS[name](world)[rows]
 
 
 def disturb_start(world: World, p: Perturbation) -> None:

@@ -215,6 +215,10 @@ class World:
         self._locate()
         self._expert = None
 
+    def edited(self) -> None:
+        """To be called by who has changed what is around the vehicles: the expert plans anew."""
+        self._expert = None
+
     def state(self) -> State:
         """A copy of how the world is now."""
         return State(self.scenes, self._copied({name: getattr(self, name) for name in _CHANGES}))

@@ -14,10 +14,10 @@ from model.grammar import CAUSE_AT, Explanation
 from model.heads import HEADS
 from model.policy import PLAN_PERIOD_S, Observation
 from model.rig import ALL_ROUND, Rig
-from simulation.arrays import Images, chance
+from simulation.arrays import Images, Ints, chance
 from simulation.cast import ABSENT
-from simulation.counterfactuals import FIXED, instant, opened
-from simulation.episode import record_expert
+from simulation.counterfactuals import FIXED, MOVING, instant, opened, without
+from simulation.episode import Takes, record_expert
 from simulation.faults import FAULTS
 from simulation.labels.rule import Reason, Thing, reasons
 from simulation.scenarios import LINES, SCENARIOS, Scene, scenes
@@ -35,6 +35,8 @@ OPEN_SHARE = 0.5
 """... and a door, if it is open by so much."""
 OPENED = 0.25
 """Share of the signs and lights that are taken away where is learnt: a crossing road alone asks for nothing."""
+CLEAR_SHARE = 0.25
+"""Of the instants at which nothing calls for anything so many are learnt from: there are enough."""
 BATCH = 48
 Progress = Callable[[int, int], None]
 """Called with (done, of)."""
@@ -62,8 +64,9 @@ class Case:
 
 
 def taught(seed: int, count: int, seconds: float, every: int, progress: Progress) -> Samples:
-    """Perturbed expert driving in `count` scenes of the mix, labelled, one frame in `every`; causes are weighted
-    by the inverse root of how often they come up."""
+    """Perturbed expert driving in `count` scenes of the mix, labelled, one instant in `every`: where a camera
+    shows the cause, and once more without it. Causes are weighted by the inverse root of how often they come
+    up."""
     recorded = record_expert(
         [_partly_opened(scene) for scene in scenes(MIX, count, seed, "train")],
         RIG,
@@ -71,12 +74,31 @@ def taught(seed: int, count: int, seconds: float, every: int, progress: Progress
         seed,
         labels=HEADS["language"].labels,
         every=every,
+        takes=Takes(2, _told),
         progress=lambda share: progress(round(share * count), count),
         batch=BATCH,
     )
     samples = from_recording(recorded, "language")
     samples.weight[:] = _weights(recorded.labels["words"][:, CAUSE_AT].astype(np.int64))
     return samples
+
+
+def _told(world: World) -> Iterator[Ints]:
+    """What can be told from what is seen; then the same instant without who was the cause, if that can still be
+    told. Who learns both cannot go by what else is there."""
+    found = reasons(world)
+    shown, drawn = _evident(world, found), chance(world.noise_seed, round(10 * world.time_s), 601)
+    yield shown[[found[row].said.cause != "clear" or drawn[row] < CLEAR_SHARE for row in shown]]
+    movers = [r.things if r.things and {thing.kind for thing in r.things} <= MOVING else () for r in found]
+    if not any(movers):
+        return
+    with without(world, movers):
+        shown = _evident(world, reasons(world))
+        yield shown[[bool(movers[row]) for row in shown]]
+
+
+def _evident(world: World, found: Sequence[Reason]) -> Ints:
+    return np.flatnonzero([evident(world, row, reason) for row, reason in enumerate(found)])
 
 
 def _partly_opened(scene: Scene) -> Scene:

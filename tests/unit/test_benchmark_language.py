@@ -139,7 +139,7 @@ def test_what_no_camera_shows_is_not_asked_about() -> None:
 
 def test_the_quick_form_learns_asks_and_leaves_a_model(tmp_path: Path) -> None:
     learnt, runs = run([11], tmp_path / "model.safetensors", True)
-    assert learnt["frames"] == 12 * 6 and min(learnt["seconds"].values()) > 0
+    assert 12 <= learnt["frames"] <= 2 * 12 * 6 and min(learnt["seconds"].values()) > 0
     assert runs["11"]["unknown_rules"] == 0 and runs["11"]["asked"] > 0
     assert load(tmp_path / "model.safetensors").network == QUICK.network
     assert FULL.network.language and FULL.asked >= 10 * QUICK.asked
