@@ -12,11 +12,12 @@ import pytest
 
 from fleet.benchmarks import language
 from fleet.benchmarks.language import FULL, QUICK, assess, examined, run
-from fleet.benchmarks.language_scenes import MIX, RIG, Case, evident, held_out
+from fleet.benchmarks.language_scenes import MIX, RIG, Case, evident, held_out, taught
 from model.checkpoint import load
 from model.explainer import Explained
-from model.grammar import NONE, Explanation
+from model.grammar import NONE, Explanation, decoded
 from model.labels import LOOKS
+from simulation.episode import Recording, record_expert
 from simulation.faults import FAULTS
 from simulation.labels.rule import reasons
 from simulation.scenarios import CONDITIONS, scenes
@@ -123,6 +124,27 @@ def test_held_out_instants_are_told_by_all_and_seen_by_somebody() -> None:
             assert one.truth.cause in ("clear", "bend")
     assert set(CONDITIONS) <= set(MIX)
     assert all(np.array_equal(a.images, b.images) for a, b in zip(cases, again, strict=True))
+
+
+def test_language_learns_what_is_shown_and_the_same_without_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[Recording] = []
+
+    def recording(*args: Any, **more: Any) -> Recording:
+        got.append(record_expert(*args, **more))
+        return got[0]
+
+    monkeypatch.setattr("fleet.benchmarks.language_scenes.record_expert", recording)
+    samples = taught(5, 12, 18.0, 3, lambda done, of: None)
+    (recorded,) = got
+    causes = [decoded(words).cause for words in recorded.labels["words"]]
+    assert len(samples) == len(causes)
+    places = list(zip(recorded.vehicle, recorded.time_s, strict=True))
+    first = {place: i for i, place in reversed(list(enumerate(places)))}
+    twins = [(first[place], i) for i, place in enumerate(places) if first[place] != i]
+    assert len(twins) >= 5 and causes.count("clear") < len(causes)
+    changed = [causes[a] != causes[b] for a, b in twins]
+    assert np.mean(changed) > 0.8, "mostly nothing else calls for the same"
+    assert all(not np.array_equal(recorded.images[a], recorded.images[b]) for a, b in twins)
 
 
 def test_what_no_camera_shows_is_not_asked_about() -> None:

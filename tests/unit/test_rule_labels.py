@@ -10,7 +10,7 @@ import pytest
 from model.grammar import CAUSES, NONE, decoded
 from model.labels import LOOKS, check_labels
 from model.rig import THREE_CAMERAS
-from simulation.counterfactuals import CannotTakeAway, instant
+from simulation.counterfactuals import CannotTakeAway, instant, without
 from simulation.hazards import KEEP_LANE
 from simulation.labels import LABELLERS
 from simulation.labels.rule import Thing, reasons
@@ -134,10 +134,36 @@ def test_an_instant_looks_as_the_world_does_but_for_what_is_away() -> None:
         whole = seen.observe().images
         with instant(seen, np.array([0]), THREE_CAMERAS) as same:
             assert np.array_equal(same.observe().images, whole)
-        with instant(seen, np.array([0]), THREE_CAMERAS, [gone]) as without:
-            other = without.observe().images
+        with instant(seen, np.array([0]), THREE_CAMERAS, [gone]) as bare:
+            other = bare.observe().images
     differs = np.abs(other.astype(int) - whole).max((0, 2, 3, 4)) > 40
     assert differs.any() and (other == whole).mean() > 0.95, "the sign and its bar are away, all else is as it was"
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [("base", "lead"), ("pedestrians", "walker"), ("unprotected_turn", "junction"), ("tailgating", "tailgater")],
+)
+def test_a_world_can_do_for_a_while_without_what_moves_in_it(name: str, cause: str) -> None:
+    world = _until(name, cause)
+    before = reasons(world)[0]
+    twin = instant(world, np.array([0]), None, [before.things])
+    with without(world, [before.things]):
+        assert reasons(world)[0].said == reasons(twin)[0].said != before.said
+        assert np.array_equal(world.expert().trajectory, twin.expert().trajectory)
+    assert reasons(world)[0].said == before.said
+    untouched = _until(name, cause)
+    for _ in range(10):
+        world.step(world.expert().trajectory)
+        untouched.step(untouched.expert().trajectory)
+    assert np.array_equal(world.motion.x, untouched.motion.x), "it goes on as if nothing had been"
+
+
+def test_what_is_built_into_a_scene_stays_while_its_world_goes_on() -> None:
+    world = _until("base", "stop_sign")
+    bare = without(world, [reasons(world)[0].things])
+    with pytest.raises(CannotTakeAway, match="a sign cannot be taken out of a world that goes on"), bare:
+        pass
 
 
 def test_a_bend_cannot_be_taken_away() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from model.labels import CELL_M, GRID_CELLS, GRID_FROM_M, LABELS, MOTION, OCCUPA
 from model.policy import PLAN_POINTS, PLAN_STEP_S, Observation, Plan
 from model.rig import THREE_CAMERAS
 from simulation.encounters import ENCOUNTERS
-from simulation.episode import record_expert, record_policy
+from simulation.episode import Takes, record_expert, record_policy
 from simulation.labels import LABELLERS
 from simulation.labels.motion import motion
 from simulation.labels.occupancy import occupancy
@@ -216,6 +218,29 @@ def test_a_recording_carries_labels_and_says_what_came_before() -> None:
     np.testing.assert_array_equal(recorded.vehicle[~first], recorded.vehicle[earlier])
     with pytest.raises(KeyError, match=r"no label .risk. of an instant; known: .*occupancy"):
         record_expert(scenes({BASE: 1}, 1, 4, "train"), THREE_CAMERAS, 1.0, 0, labels=["risk"])
+
+
+def test_several_takes_of_an_instant_are_recorded_as_the_world_is_at_each() -> None:
+    def takes(world: World) -> Iterator[np.ndarray]:
+        yield np.array([0, 2])
+        if world.time_s > 0.3:
+            before = world.state()
+            world.traffic.car_s[:] = FAR_M
+            world.edited()
+            yield np.array([1])
+            world.restore(before)
+
+    some = scenes({BASE: 0.5, "zebra_crossing": 0.5}, 3, 4, "train")
+    got = record_expert(some, THREE_CAMERAS, 1.0, 0, labels=["motion"], takes=Takes(2, takes))
+    whole = record_expert(some, THREE_CAMERAS, 1.0, 0)
+    assert got.vehicle.tolist() == [0, 2] * 2 + [0, 2, 1] * 3
+    assert got.condition == tuple(some[row].condition.name for row in got.vehicle)
+    assert len(got.images) == len(got.labels["motion"]) == 13
+    assert (got.before == -1).all(), "not of all vehicles: no history"
+    at = {(v, round(t, 1)): i for i, (v, t) in enumerate(zip(whole.vehicle, whole.time_s, strict=True))}
+    for i, (vehicle, time_s) in enumerate(zip(got.vehicle, got.time_s, strict=True)):
+        alike = np.array_equal(got.images[i], whole.images[at[vehicle, round(time_s, 1)]])
+        assert alike or vehicle == 1, "takes leave the world as it was"
 
 
 class _Straight:
