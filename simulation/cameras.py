@@ -68,9 +68,9 @@ class Cameras:
         self._show_lamps(s, shift, time_s, lines, traffic)
         if cast:
             self._show_cast(motion, shift, time_s, cast)
-        pictures = self.canvas.draw()
-        shape = (len(self.views), len(self.rig.cameras), *pictures.shape[1:])
-        return self.lenses.spoil(self.weather.apply(pictures.reshape(shape), s, time_s))
+        shape = (len(self.views), len(self.rig.cameras))
+        rgb, code = (drawn.reshape(*shape, *drawn.shape[1:]) for drawn in self.canvas.draw())
+        return self.lenses.spoil(self.weather.apply(rgb, code, s, time_s))
 
     def close(self) -> None:
         """Gives the buffer back."""

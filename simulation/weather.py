@@ -7,6 +7,7 @@ ray tells how far; other surfaces carry a place code along the road, 4 m wide.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,32 @@ REACH_M = 14.0
 """Where the headlights' light has halved."""
 
 
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Grains by which bytes are made brighter or darker, never beyond 0..255: in bytes, eight times as fast as in
+    numbers that can hold the sums."""
+
+    brighter: Images
+    darker: Images
+    most: Images
+    """That can be made so much brighter."""
+
+    @classmethod
+    def of(cls, grains: Floats) -> Noise:
+        """Rounded."""
+        whole = np.round(grains)
+        brighter, darker = np.maximum(whole, 0).astype(np.uint8), np.maximum(-whole, 0).astype(np.uint8)
+        return cls(brighter, darker, 255 - brighter)
+
+    def add(self, rgb: Images, start: int, out: Images) -> None:
+        """Writes to `out` a picture with grains from `start` on."""
+        grains = slice(start, start + rgb.size)
+        np.minimum(rgb, self.most[grains].reshape(rgb.shape), out=out)
+        out += self.brighter[grains].reshape(rgb.shape)
+        np.maximum(out, self.darker[grains].reshape(rgb.shape), out=out)
+        out -= self.darker[grains].reshape(rgb.shape)
+
+
 class Weather:
     """The light and air of B scenes, and the noise of their cameras."""
 
@@ -48,25 +75,22 @@ class Weather:
         self.beam: F32 = np.exp(-((bearing / HALF_BEAM_RAD) ** 2)).astype(np.float32)
         self._grains = max(NOISE_TABLE, 6 * self.ground_m.size)
         noise = np.random.default_rng(11).normal(0.0, 1.0, self._grains)
-        self.day_noise = np.round(noise * 2.0).astype(np.int16)
-        self.night_noise = np.round(noise * 5.0).astype(np.int16)
+        self.day_noise, self.night_noise = Noise.of(noise * 2.0), Noise.of(noise * 5.0)
 
-    def apply(self, pictures: Images, s: Floats, time_s: float) -> Images:
-        """[B, C, H, W, 4] with alpha codes -> [B, C, H, W, 3] as a camera would give them."""
-        out = np.empty((*pictures.shape[:-1], 3), np.uint8)
+    def apply(self, pictures: Images, codes: Images, s: Floats, time_s: float) -> Images:
+        """RGB [B, C, H, W, 3] and its alpha codes [B, C, H, W] -> [B, C, H, W, 3] as a camera would give them."""
+        out = np.empty_like(pictures)
         tick = round(time_s * 10)
-        for row, picture in enumerate(pictures):
-            rgb: Images = picture[..., :3]
-            noise = self.day_noise
+        for row, (picture, code) in enumerate(zip(pictures, codes, strict=True)):
+            rgb, noise = picture, self.day_noise
             if self.fog[row] > 0:
-                rgb = self._foggy(picture, row, s[row])
+                rgb = self._foggy(rgb, code, row, s[row])
             if self.rain[row] > 0 or self.snow[row] > 0:
-                rgb = self._falling(picture, row, s[row], tick)
+                rgb = self._falling(rgb, code, row, s[row], tick)
             if self.darkness[row] > 0:
-                rgb, noise = self._dark(rgb, picture[..., 3], row, s[row]), self.night_noise
+                rgb, noise = self._dark(rgb, code, row, s[row]), self.night_noise
             start = (self.seed[row] % 65521 + tick * 8191) % (self._grains - rgb.size)
-            grain = noise[start : start + rgb.size].reshape(rgb.shape)
-            np.clip(rgb + grain, 0, 255, out=out[row], casting="unsafe")
+            noise.add(rgb, start, out[row])
         return out
 
     def _range(self, code: Images, s: float) -> F32:
@@ -77,18 +101,16 @@ class Weather:
         table[SKY] = 1e4
         return np.where(code >= GROUND, self.ground_m, table[code])
 
-    def _foggy(self, picture: Images, row: int, s: float) -> Images:
+    def _foggy(self, rgb: Images, code: Images, row: int, s: float) -> Images:
         """Koschmieder's law: what is seen fades into the fog with distance; lamps reach further."""
-        rgb, code = picture[..., :3], picture[..., 3]
         depth = np.float32(self.fog[row]) * self._range(code, s)
         depth = np.where(rgb.max(-1) >= EMISSIVE, depth * np.float32(0.5), depth)
         clear = np.exp(-depth)[..., None]
         return np.asarray(rgb * clear + self.fog_rgb[row] * (1 - clear)).astype(np.uint8)
 
-    def _falling(self, picture: Images, row: int, s: float, tick: int) -> Images:
-        code, phase = picture[..., 3], tick + self.seed[row] % 997
-        away = self._range(code, s)
-        return self.falling.apply(picture[..., :3], code, away, self.rain[row], self.snow[row], phase)
+    def _falling(self, rgb: Images, code: Images, row: int, s: float, tick: int) -> Images:
+        away, phase = self._range(code, s), tick + self.seed[row] % 997
+        return self.falling.apply(rgb, code, away, self.rain[row], self.snow[row], phase)
 
     def _dark(self, rgb: Images, code: Images, row: int, s: float) -> Images:
         """A little sky glow, and one's own headlights; lamps shine by themselves."""
