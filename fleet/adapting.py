@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from fleet.console import Watcher
-from fleet.sample_data import BadSource
+from fleet.sample_data import BadChoice
 from fleet.unfinished import unfinished
 from jobs.recorded import from_folder, from_recording
 from model import adapter_file, checkpoint
@@ -46,7 +46,7 @@ class Asked:
 
 
 def run_adapt(path: Path, asked: Asked, out: Path, *, as_json: bool) -> None:
-    """The command. Raises BadCheckpoint, BadSource, BadSamples, BadRig, UnknownName, BadAdapter,
+    """The command. Raises BadCheckpoint, BadChoice, BadSamples, BadRig, UnknownName, BadAdapter,
     NonFiniteLoss, OSError."""
     base, rig = load_base(path), rig_named(asked.rig)
     with Watcher(quiet=as_json) as watch:
@@ -83,7 +83,7 @@ def run_adapt(path: Path, asked: Asked, out: Path, *, as_json: bool) -> None:
 
 def _samples(asked: Asked, rig: Rig, watch: Watcher) -> Samples:
     if (asked.clips is None) == (not asked.region):
-        raise BadSource("say what to learn from: --region NAME or --clips FOLDER, one of them")
+        raise BadChoice("say what to learn from: --region NAME or --clips FOLDER, one of them")
     if asked.clips is not None:
         return from_folder(asked.clips, lambda done, of, what: watch("clips", done, of, what), rig)
     return region_samples(asked.region, asked.drives, asked.seed, rig, watch)

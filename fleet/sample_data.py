@@ -32,7 +32,7 @@ WORLDS_AT_ONCE = 8
 CLIPS_AT_ONCE = 16
 
 
-class BadSource(ValueError):
+class BadChoice(ValueError):
     """Nothing that samples could be taken from: names what was wrong."""
 
 
@@ -56,7 +56,7 @@ class FromClips:
 
 
 def run_data(url: str, source: FromExpert | FromClips, shard_frames: int, *, as_json: bool) -> None:
-    """Writes the dataset and tells what is in it. Raises BadSource, BadDataset, BadSamples and what stores
+    """Writes the dataset and tells what is in it. Raises BadChoice, BadDataset, BadSamples and what stores
     raise."""
     rig = rig_named(source.rig) if isinstance(source, FromExpert) else THREE_CAMERAS
     with Watcher() as watch:
@@ -69,12 +69,12 @@ def run_data(url: str, source: FromExpert | FromClips, shard_frames: int, *, as_
 
 
 def recorded(source: FromExpert, rig: Rig, watch: Watcher) -> Iterator[Samples]:
-    """The drives, some worlds at a time. Raises BadSource."""
+    """The drives, some worlds at a time. Raises BadChoice."""
     names = source.conditions.split(",")
     if unknown := [name for name in names if name not in CONDITIONS]:
-        raise BadSource(f"no conditions {unknown}; there are {', '.join(CONDITIONS)}")
+        raise BadChoice(f"no conditions {unknown}; there are {', '.join(CONDITIONS)}")
     if source.split not in ("train", "heldout"):
-        raise BadSource(f"no split {source.split!r}; there are train and heldout")
+        raise BadChoice(f"no split {source.split!r}; there are train and heldout")
     split: Split = "train" if source.split == "train" else "heldout"
     worlds = math.ceil(source.frames / round(EPISODE_S / PLAN_PERIOD_S))
     drawn = scenes(dict.fromkeys(names, 1.0 / len(names)), worlds, source.seed, split)
@@ -87,9 +87,9 @@ def recorded(source: FromExpert, rig: Rig, watch: Watcher) -> Iterator[Samples]:
 
 def taken(source: FromClips, watch: Watcher) -> Iterator[Samples]:
     """The labelled frames of the clips, some clips at a time; those that cannot be read are told and left out.
-    Raises BadSource where none is left, and what stores raise."""
+    Raises BadChoice where none is left, and what stores raise."""
     if not source.store or not source.dataset:
-        raise BadSource("archived clips need both --store URL and --dataset SHA256")
+        raise BadChoice("archived clips need both --store URL and --dataset SHA256")
     store = Store(source.store)
     clips = load_dataset(store, source.dataset).split(TRAIN)
     any_frame = False
@@ -101,7 +101,7 @@ def taken(source: FromClips, watch: Watcher) -> Iterator[Samples]:
             yield from_clips(store, some, labels, no_progress)
         watch("clips read", at + len(some), len(clips), "")
     if not any_frame:
-        raise BadSource(f"none of the {len(clips)} training clips of {source.dataset} has a labelled frame")
+        raise BadChoice(f"none of the {len(clips)} training clips of {source.dataset} has a labelled frame")
 
 
 def _labels(store: Store, clip: DatasetClip, watch: Watcher) -> ClipLabels | None:

@@ -14,7 +14,7 @@ import pytest
 from fleet import adapting
 from fleet.adapting import Asked, run_adapt, run_merge
 from fleet.practising import run_practise
-from fleet.sample_data import BadSource
+from fleet.sample_data import BadChoice
 from fleet.unfinished import unfinished
 from jobs.recorded import from_folder
 from model import adapter_file
@@ -134,7 +134,7 @@ def test_a_vehicle_type_is_learnt_with_its_own_cameras(
 
 def test_sources_are_told_once(base: Path, tmp_path: Path) -> None:
     for wrong in (replace(ASKED, region=""), replace(ASKED, clips=tmp_path)):
-        with pytest.raises(BadSource, match="--region NAME or --clips FOLDER"):
+        with pytest.raises(BadChoice, match="--region NAME or --clips FOLDER"):
             run_adapt(base, wrong, tmp_path / "a.safetensors", as_json=True)
     with pytest.raises(UnknownName, match="old_signs"):
         run_adapt(base, replace(ASKED, region="mars"), tmp_path / "a.safetensors", as_json=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fleet import train as training
-from fleet.sample_data import BadSource, FromClips, FromExpert, run_data
+from fleet.sample_data import BadChoice, FromClips, FromExpert, run_data
 from fleet.train import overridden, reader, run_convert, run_train, stopping
 from model.checkpoint import BadCheckpoint, load
 from model.config import BadConfig
@@ -69,7 +69,7 @@ def test_clips_become_a_dataset_and_unreadable_ones_are_left_out(
     assert "c1 left out" in said.err
     assert json.loads(said.out)["frames"] > 0
     nothing = save_dataset(store, make_dataset(clips[1:2]))
-    with pytest.raises(BadSource, match="none of the 1 training clips"):
+    with pytest.raises(BadChoice, match="none of the 1 training clips"):
         run_data(str(tmp_path / "none"), FromClips(str(tmp_path / "store"), nothing), 512, as_json=True)
 
 
@@ -77,9 +77,9 @@ def test_clips_become_a_dataset_and_unreadable_ones_are_left_out(
     ("source", "error", "said"),
     [
         (FromExpert(10, 1, "tank", "base", "train"), BadRig, "three-96x48"),
-        (FromExpert(10, 1, "dashcam-1", "moon", "train"), BadSource, "no conditions .*there are base"),
-        (FromExpert(10, 1, "dashcam-1", "base", "fleet"), BadSource, "train and heldout"),
-        (FromClips("somewhere", ""), BadSource, "need both"),
+        (FromExpert(10, 1, "dashcam-1", "moon", "train"), BadChoice, "no conditions .*there are base"),
+        (FromExpert(10, 1, "dashcam-1", "base", "fleet"), BadChoice, "train and heldout"),
+        (FromClips("somewhere", ""), BadChoice, "need both"),
     ],
 )
 def test_sources_that_are_none_are_refused(source: Any, error: type[Exception], said: str, tmp_path: Path) -> None:
