@@ -261,10 +261,7 @@ class Client:
             "isolation.level": "read_committed",
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": 10_000,
-            # At 5,000 events/s a fetch every 10 ms instead of one for whatever has come: a tenth less of the
-            # broker's time.
-            "fetch.wait.max.ms": 10,
-            "fetch.min.bytes": 100_000,
+            "fetch.wait.max.ms": 20,
             # A client whose queue was full looks for a second whether there is room again, by default.
             "fetch.queue.backoff.ms": 10,
             "queued.min.messages": 50_000,
