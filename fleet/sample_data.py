@@ -33,7 +33,7 @@ CLIPS_AT_ONCE = 16
 
 
 class BadChoice(ValueError):
-    """Nothing that samples could be taken from: names what was wrong."""
+    """What to take samples from was not said rightly: names what was wrong."""
 
 
 @dataclass(frozen=True, slots=True)

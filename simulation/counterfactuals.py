@@ -21,6 +21,7 @@ from simulation.world import World
 FIXED: frozenset[Kind] = frozenset(("bend",))
 """What cannot be taken away: the road is what all else is placed by."""
 MOVING: frozenset[Kind] = frozenset(("car", "person", "cast"))
+"""What can be taken out of a world that goes on: nothing of it is built into its scene."""
 _OF_SCENES = frozenset(("wet", "_index"))
 """Arrays of a world's parts that follow from its scenes alone, and must be those of the edited ones, or from how
 many there are."""
@@ -48,8 +49,8 @@ def instant(world: World, rows: Ints, rig: Rig | None, away: Sequence[Sequence[T
 
 @contextmanager
 def without(world: World, away: Sequence[Sequence[Thing]]) -> Iterator[None]:
-    """The world itself without some of what moves in it, by vehicle, for as long as the block lasts. Raises
-    CannotTakeAway for what is built into a scene."""
+    """The world itself without some of what moves in it, by vehicle, for as long as the block lasts; afterwards it
+    is as it was before. Raises CannotTakeAway for what is built into a scene."""
     bad = sorted({thing.kind for things in away for thing in things} - MOVING)
     if bad:
         raise CannotTakeAway(f"a {', '.join(bad)} cannot be taken out of a world that goes on")
@@ -105,9 +106,9 @@ def _carry(world: World, twin: World, rows: Ints) -> None:
                 setattr(target, name, value[rows].copy())
 
 
-def _take_away(twin: World, row: int, thing: Thing) -> None:
+def _take_away(world: World, row: int, thing: Thing) -> None:
     """Those of the things that move, and what the state says of the others."""
-    traffic, cast = twin.traffic, twin.cast
+    traffic, cast = world.traffic, world.cast
     if thing.kind == "car":
         traffic.car_s[row, thing.number] = FAR_M
     if thing.kind == "person":

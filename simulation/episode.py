@@ -257,7 +257,7 @@ class Perturbation:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """N frames of expert driving, vehicle by vehicle within each instant."""
+    """N frames of expert driving: instant by instant, within each take by take and vehicle by vehicle."""
 
     images: Images
     """uint8 [N, C, H, W, 3]."""
@@ -275,7 +275,8 @@ class Recording:
     metres: float
     """Driven in all."""
     before: Ints
-    """[N], the frame of the same vehicle PLAN_PERIOD_S earlier, -1 where there is none."""
+    """[N], the frame of the same vehicle PLAN_PERIOD_S earlier; -1 where there is none, and of all where not every
+    vehicle is taken each time."""
     labels: dict[str, NDArray[np.generic]]
     """Of model.labels, [N, ...] each."""
 
@@ -305,8 +306,9 @@ def record_expert(
     progress: Callable[[float], None] | None = None,
     batch: int = 64,
 ) -> Recording:
-    """Records each `every`th frame (of 5 Hz) of `seconds` in each scene, with some `labels` of simulation.labels.
-    Allocates all arrays first. Raises KeyError for a label that is none of an instant."""
+    """Records each `every`th frame (of 5 Hz) of `seconds` in each scene, or what is taken of it, with some
+    `labels` of simulation.labels. Allocates all arrays first, for as many takes as there may be: what is not used
+    of them is never touched. Raises KeyError for a label that is none of an instant."""
     steps, chained = round(seconds / PLAN_PERIOD_S), every == 1 and takes is ALL
     out = _room(scenes, rig, takes.most * len(range(0, steps, every)), labels)
     metres, at = 0.0, 0

@@ -28,9 +28,6 @@ VERTEX = np.dtype([("position", "<f4", 4), ("colour", "u1", 4), ("uv", "<f4", 2)
 
 
 Rows = NDArray[np.intp]
-_MIX = np.random.default_rng(1).integers(0, 2**64, VERTEX.itemsize // 4, np.uint64) | np.uint64(1)
-"""Odd factors by which a vertex's words become one number: two that differ share one by chance alone, at 2^-52."""
-_PART_BITS = np.uint64(12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +42,9 @@ class Mesh:
     """[Q]"""
 
     def vertices(self, parts: Sequence[Rows]) -> tuple[NDArray[np.void], list[NDArray[np.uint32]]]:
-        """Records of VERTEX, and for each part which are the corners of its quadrilaterals, [Q, 4]. What is
-        a corner of several in a part is there once; those of a part follow one another."""
+        """Records of VERTEX, and for each part which are the corners of its quadrilaterals, [Q, 4]. What is a
+        corner of several in a part is there once. Those of a part follow one another: the renderer transforms all
+        between the first and the last that it is to draw."""
         out = np.zeros((len(self.corners), 4), VERTEX)
         out["position"][..., :3], out["position"][..., 3] = self.corners, 1
         out["colour"] = np.clip(np.round(self.colour), 0, 255)[:, None, :]
@@ -55,14 +53,15 @@ class Mesh:
         corner = np.where((self.tile == PLAIN)[:, None, None], 0.5, corner)
         place = np.stack([self.tile % ATLAS_TILES, self.tile // ATLAS_TILES], -1)
         out["uv"] = (place[:, None, :] + corner) / ATLAS_TILES
-        records = out[np.concatenate(parts)].reshape(-1)
-        words = records.view(np.uint32).reshape(-1, VERTEX.itemsize // 4)
-        sizes = [4 * len(part) for part in parts]
-        number = np.repeat(np.arange(len(parts), dtype=np.uint64), sizes)
-        names = ((words * _MIX).sum(1) >> _PART_BITS) | (number << (np.uint64(64) - _PART_BITS))
-        _, first, which = np.unique(names, return_index=True, return_inverse=True)
-        corners = which.astype(np.uint32).reshape(-1, 4)
-        return records[first], np.split(corners, np.cumsum(sizes)[:-1] // 4)
+        records, corners, count = list[NDArray[np.void]](), list[NDArray[np.uint32]](), 0
+        for part in parts:
+            own = out[part].reshape(-1)
+            names = own.view(np.dtype((np.void, VERTEX.itemsize)))
+            _, first, which = np.unique(names, return_index=True, return_inverse=True)
+            records.append(own[first])
+            corners.append((which + count).astype(np.uint32).reshape(-1, 4))
+            count += len(first)
+        return np.concatenate(records), corners
 
     def parts(self, most: int) -> list[Rows]:
         """Rows of quadrilaterals that lie near one another, at most `most` each: halved across their longer extent
@@ -75,7 +74,7 @@ class Mesh:
             here = middle[rows]
             order = np.argsort(here[:, np.ptp(here, axis=0).argmax()], kind="stable")
             half = len(order) // 2
-            # In the order they came: of two that are equally far, the first is seen.
+            # Within a part in the order they came: of two that are equally far, the first is seen.
             return [*halved(rows[np.sort(order[:half])]), *halved(rows[np.sort(order[half:])])]
 
         return halved(np.arange(len(middle)))

@@ -30,7 +30,7 @@ MIX = dict.fromkeys((name for name in SCENARIOS if name not in FAULTS), 1.0)
 HELD_STEPS = 5
 """A rule is followed for a second before and after it is asked about: which one binds is no matter of chance."""
 EVIDENT_PX = 2.0
-"""A cause is asked about if some camera shows a ball around it of this radius ..."""
+"""A cause is learnt and asked about if some camera shows a ball around it of this radius ..."""
 OPEN_SHARE = 0.5
 """... and a door, if it is open by so much."""
 OPENED = 0.25
@@ -84,8 +84,8 @@ def taught(seed: int, count: int, seconds: float, every: int, progress: Progress
 
 
 def _told(world: World) -> Iterator[Ints]:
-    """What can be told from what is seen; then the same instant without who was the cause, if that can still be
-    told. Who learns both cannot go by what else is there."""
+    """What can be told from what is seen; then the same instant without who was the cause, seen or not, where what
+    is to be said then can be told. Who learns both cannot go by what else is there."""
     found = reasons(world)
     shown, drawn = _evident(world, found), chance(world.noise_seed, round(10 * world.time_s), 601)
     yield shown[[found[row].said.cause != "clear" or drawn[row] < CLEAR_SHARE for row in shown]]

@@ -137,7 +137,10 @@ def test_the_parts_of_a_mesh_are_all_of_it(count: int, most: int, seed: int) -> 
     assert sorted(np.concatenate(parts)) == list(range(len(mesh.tile)))
     records, quads = mesh.vertices(parts)
     corners = records["position"][np.concatenate(quads)]
-    np.testing.assert_array_equal(corners[..., :3], mesh.corners[np.concatenate(parts)].astype(np.float32))
+    rows = np.concatenate(parts)
+    np.testing.assert_array_equal(corners[..., :3], mesh.corners[rows].astype(np.float32))
+    colours = records["colour"][np.concatenate(quads)]
+    np.testing.assert_array_equal(colours, np.repeat(mesh.colour[rows].round()[:, None], 4, 1))
     # Each part has its corners to itself, one after the other.
     assert sorted(np.concatenate([np.unique(part) for part in quads])) == list(range(len(records)))
     for part in quads:

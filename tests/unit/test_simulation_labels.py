@@ -18,7 +18,7 @@ from simulation.labels.occupancy import occupancy
 from simulation.labels.risk import risk
 from simulation.labels.tags import UNSEEN, tags
 from simulation.scenarios import BASE, SCENARIOS, scenes
-from simulation.traffic import FAR_M
+from simulation.traffic import FAR_M, LEAD
 from simulation.world import World
 
 
@@ -220,27 +220,33 @@ def test_a_recording_carries_labels_and_says_what_came_before() -> None:
         record_expert(scenes({BASE: 1}, 1, 4, "train"), THREE_CAMERAS, 1.0, 0, labels=["risk"])
 
 
+BODY = OCCUPANCY.index("body")
+
+
 def test_several_takes_of_an_instant_are_recorded_as_the_world_is_at_each() -> None:
     def takes(world: World) -> Iterator[np.ndarray]:
         yield np.array([0, 2])
         if world.time_s > 0.3:
             before = world.state()
-            world.traffic.car_s[:] = FAR_M
+            world.traffic.car_s[1, LEAD] = world.s[1] + 15
             world.edited()
             yield np.array([1])
             world.restore(before)
 
     some = scenes({BASE: 0.5, "zebra_crossing": 0.5}, 3, 4, "train")
-    got = record_expert(some, THREE_CAMERAS, 1.0, 0, labels=["motion"], takes=Takes(2, takes))
-    whole = record_expert(some, THREE_CAMERAS, 1.0, 0)
+    got = record_expert(some, THREE_CAMERAS, 1.0, 0, labels=["occupancy"], takes=Takes(2, takes))
+    whole = record_expert(some, THREE_CAMERAS, 1.0, 0, labels=["occupancy"])
     assert got.vehicle.tolist() == [0, 2] * 2 + [0, 2, 1] * 3
     assert got.condition == tuple(some[row].condition.name for row in got.vehicle)
-    assert len(got.images) == len(got.labels["motion"]) == 13
+    assert len(got.images) == len(got.labels["occupancy"]) == 13
     assert (got.before == -1).all(), "not of all vehicles: no history"
     at = {(v, round(t, 1)): i for i, (v, t) in enumerate(zip(whole.vehicle, whole.time_s, strict=True))}
     for i, (vehicle, time_s) in enumerate(zip(got.vehicle, got.time_s, strict=True)):
-        alike = np.array_equal(got.images[i], whole.images[at[vehicle, round(time_s, 1)]])
-        assert alike or vehicle == 1, "takes leave the world as it was"
+        whole_i = at[vehicle, round(time_s, 1)]
+        alike = np.array_equal(got.images[i], whole.images[whole_i])
+        assert alike == (vehicle != 1), "a car is before it, and takes leave the world as it was"
+        there, then = ((r.labels["occupancy"][n] == BODY).sum() for r, n in ((got, i), (whole, whole_i)))
+        assert there > then if vehicle == 1 else there == then
 
 
 class _Straight:
