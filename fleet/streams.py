@@ -33,7 +33,7 @@ class UnknownEngine(ValueError):
 
 
 class BadOption(ValueError):
-    """A --set that is not NAME=VALUE."""
+    """An option of `streams run` that says nothing usable: names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,15 @@ def run(
     """
     given = dict(_setting(s) for s in settings or ())
     of_stages = {name: value for name, value in given.items() if name.partition(".")[0] in BY_STAGE}
+    names = tuple(s.strip() for s in stages.split(",") if s.strip())
+    if not names:
+        raise BadOption(f"--stages names none; there are {', '.join(BY_STAGE)}")
     options = RunOptions(
         engine=engine,
-        stages=tuple(s.strip() for s in stages.split(",") if s.strip()),
+        stages=names,
         kafka=kafka,
         prefix=prefix,
-        group=group or f"fleetwheel-{'-'.join(s.strip() for s in stages.split(',') if s.strip())}",
+        group=group or f"fleetwheel-{'-'.join(names)}",
         instance=instance,
         store=store,
         settings={name: value for name, value in given.items() if name not in of_stages},

@@ -10,9 +10,10 @@ import typer
 
 from streams.contracts.clock import SystemClock
 from streams.contracts.dead_letter import DeadLetter
-from streams.topics import TOPICS, Topic
-from streams.transport.dead_letter import list_letters, replay, show
+from streams.topics import DEAD_LETTER, TOPICS, Topic
+from streams.transport.dead_letter import letters_of, numbered, send_again
 from streams.transport.kafka import KafkaConfig, KafkaTransport
+from streams.transport.kafka_stretch import stretch
 
 
 def print_topics(*, as_json: bool) -> None:
@@ -29,10 +30,8 @@ def print_topics(*, as_json: bool) -> None:
 
 
 def print_dead_letters(broker: str, prefix: str = "", *, as_json: bool) -> None:
-    """One line each. Raises ConnectionFailed."""
-    transport = KafkaTransport(KafkaConfig(broker, prefix=prefix))
-    letters = list_letters(transport, SystemClock().now_ns())
-    transport.close()
+    """One line each. Raises ConnectionFailed, Retry."""
+    letters = _letters(KafkaConfig(broker, prefix=prefix))
     if as_json:
         typer.echo(json.dumps([{"number": i, **_letter(letter)} for i, letter in enumerate(letters)]))
         return
@@ -44,19 +43,24 @@ def print_dead_letters(broker: str, prefix: str = "", *, as_json: bool) -> None:
 
 
 def show_dead_letter(broker: str, prefix: str, number: int) -> None:
-    """One letter whole. Raises ConnectionFailed, NoSuchLetter."""
-    transport = KafkaTransport(KafkaConfig(broker, prefix=prefix))
-    letter = show(transport, number, SystemClock().now_ns())
-    transport.close()
+    """One letter whole. Raises ConnectionFailed, Retry, NoSuchLetter."""
+    letter = numbered(_letters(KafkaConfig(broker, prefix=prefix)), number)
     typer.echo(json.dumps(_letter(letter), indent=1))
 
 
 def replay_dead_letter(broker: str, prefix: str, number: int) -> None:
-    """Send the original again. Raises ConnectionFailed, NoSuchLetter, NotTaken."""
-    transport = KafkaTransport(KafkaConfig(broker, prefix=prefix))
-    letter = replay(transport, number, SystemClock().now_ns())
+    """Send the original again. Raises ConnectionFailed, Retry, NoSuchLetter, NotTaken."""
+    config = KafkaConfig(broker, prefix=prefix)
+    letter = numbered(_letters(config), number)
+    transport = KafkaTransport(config)
+    send_again(transport, letter)
     transport.close()
     typer.echo(f"sent again to {letter.topic}: {len(letter.value)} bytes")
+
+
+def _letters(config: KafkaConfig) -> list[DeadLetter]:
+    """Read without a group, and without making a topic: to look changes nothing."""
+    return letters_of(stretch(config, (DEAD_LETTER,)), SystemClock().now_ns())
 
 
 def _topic(topic: Topic) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from streams.contracts.codec import Headers, Rejected, decode, encode
 from streams.contracts.dead_letter import DeadLetter
 from streams.topics import DEAD_LETTER
 from streams.transport.base import Record, Transport, TransportError
-
-_GROUP = "dead-letter-reader"
 
 
 class NoSuchLetter(TransportError):
@@ -24,16 +24,23 @@ def encode_letter(record: Record, reason: str, detail: str, now_ns: int) -> tupl
     return encode(_letter(record, reason, detail, now_ns))
 
 
-def list_letters(transport: Transport, now_ns: int) -> list[DeadLetter]:
-    """All dead letters, oldest first: a letter's place in the list is its number, which stays until retention
-    drops older ones."""
-    letters: list[DeadLetter] = []
-    transport.seek(_GROUP, (DEAD_LETTER,), {})
-    while transport.lag(_GROUP, (DEAD_LETTER,)):
-        for record in transport.poll(_GROUP, (DEAD_LETTER,), 500, timeout_s=5.0):
-            letters.append(_read(record, now_ns))
-    transport.commit(_GROUP, transport.end_offsets((DEAD_LETTER,)))
-    return letters
+def letters_of(records: Iterable[Record], now_ns: int) -> list[DeadLetter]:
+    """What the records of the dead letters' topic hold, oldest first: a letter's place in the list is its number,
+    which stays until retention drops older ones."""
+    return [_read(record, now_ns) for record in records]
+
+
+def numbered(letters: Sequence[DeadLetter], number: int) -> DeadLetter:
+    """One of them. Raises NoSuchLetter."""
+    if not 0 <= number < len(letters):
+        raise NoSuchLetter(f"there is no dead letter {number}; there are {len(letters)}, from 0")
+    return letters[number]
+
+
+def send_again(transport: Transport, letter: DeadLetter) -> None:
+    """Send the original record to its topic again; readers deduplicate by id. Raises NotTaken."""
+    transport.publish(letter.topic, letter.key, tuple(letter.headers), letter.value)
+    transport.flush()
 
 
 def _read(record: Record, now_ns: int) -> DeadLetter:
@@ -60,19 +67,3 @@ def _letter(record: Record, reason: str, detail: str, now_ns: int) -> DeadLetter
         value=record.value,
         headers=[(name[:128], value) for name, value in record.headers[:64]],
     )
-
-
-def show(transport: Transport, number: int, now_ns: int) -> DeadLetter:
-    """One dead letter. Raises NoSuchLetter."""
-    letters = list_letters(transport, now_ns)
-    if not 0 <= number < len(letters):
-        raise NoSuchLetter(f"there is no dead letter {number}; there are {len(letters)}, from 0")
-    return letters[number]
-
-
-def replay(transport: Transport, number: int, now_ns: int) -> DeadLetter:
-    """Send the original record to its topic again; readers deduplicate by id. Raises NoSuchLetter, NotTaken."""
-    letter = show(transport, number, now_ns)
-    transport.publish(letter.topic, letter.key, tuple(letter.headers), letter.value)
-    transport.flush()
-    return letter

@@ -317,7 +317,10 @@ def connect(config: KafkaConfig) -> AdminClient:
     """An administrator's client. Raises ConnectionFailed within seconds, naming the address."""
     if not re.fullmatch(r"[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*", config.bootstrap):
         raise ConnectionFailed(f"{config.bootstrap!r} is not HOST:PORT")
-    admin = AdminClient(client_settings(config, {}), logger=_log)
+    try:
+        admin = AdminClient(client_settings(config, {}), logger=_log)
+    except KafkaException as error:
+        raise ConnectionFailed(f"a setting for Kafka's client is wrong: {error.args[0].str()}") from error
     try:
         admin.list_topics(timeout=config.connect_s)
     except KafkaException as error:

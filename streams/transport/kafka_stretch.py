@@ -24,9 +24,9 @@ def stretch(
     known = call(lambda: connect(config).list_topics(timeout=config.timeout_s)).topics
     missing = [t for t in topics if config.prefix + t not in known]
     if missing:
-        raise ConnectionFailed(
-            f"{config.bootstrap} has no topic {', '.join(missing)}: fleet topics apply makes them"
-        )
+        names = ", ".join(config.prefix + topic for topic in missing)
+        command = f"fleet topics apply{f' --prefix {config.prefix}' if config.prefix else ''}"
+        raise ConnectionFailed(f"{config.bootstrap} has no topic {names}: `{command}` makes them")
     places = [TopicPartition(config.prefix + t, p) for t in topics for p in known[config.prefix + t].partitions]
     consumer = Consumer(_settings(config))
     try:

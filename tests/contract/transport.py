@@ -8,8 +8,10 @@ from typing import Protocol
 
 import pytest
 
+from streams.contracts.dead_letter import DeadLetter
 from streams.topics import BY_NAME, DEAD_LETTER
 from streams.transport.base import NotTaken, Record, Transport
+from streams.transport.dead_letter import letters_of
 from streams.transport.memory import partition_of
 from streams.transport.messages import after
 
@@ -31,6 +33,12 @@ def read_all(transport: Transport, group: str, topics: Sequence[str], limit: int
             break
         records += transport.poll(group, topics, limit, timeout_s=2.0)
     return records
+
+
+def letters_in(transport: Transport, now_ns: int) -> list[DeadLetter]:
+    """All dead letters."""
+    transport.seek("letters", (DEAD_LETTER,), {})
+    return letters_of(read_all(transport, "letters", (DEAD_LETTER,)), now_ns)
 
 
 class TransportContract:

@@ -12,11 +12,11 @@ from streams.selection import Selection, SelectionConfig
 from streams.stage import AnyStage
 from streams.tagging import Tagging
 from streams.transport.base import Transport
-from streams.transport.dead_letter import list_letters, replay
+from streams.transport.dead_letter import send_again
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 from streams.transport.memory import MemoryTransport
 from streams.transport.messages import Inbox, send
-from tests.contract.transport import read_all
+from tests.contract.transport import letters_in, read_all
 from tests.samples import T0, embedding_of, event
 
 WINDOW = 60 * SECOND_NS
@@ -51,9 +51,9 @@ def test_the_same_over_kafka_as_over_memory(broker: NativeKafka) -> None:
     found = requests_over(kafka)
     assert len(found) == 5
     assert sorted(map(str, found)) == sorted(map(str, requests_over(memory)))
-    letters = list_letters(kafka, START)
+    letters = letters_in(kafka, START)
     assert [(m.reason, m.value) for m in letters] == [("unknown-type", b"junk")]
-    replay(kafka, 0, START)
+    send_again(kafka, letters[0])
     assert read_all(kafka, "look", ["fleet.events"])[-1].value == b"junk"
     kafka.close()
 

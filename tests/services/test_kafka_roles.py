@@ -138,3 +138,13 @@ def test_dead_letters_are_listed_shown_and_sent_again(transport: KafkaTransport)
     assert fleet("streams", "dead-letters", "show", "5", *where).returncode == 1
     assert fleet("streams", "dead-letters", "replay", "0", *where).returncode == 0
     assert sum(transport.end_offsets(["fleet.events"]).values()) == 1
+    assert json.loads(fleet("streams", "lag", *where, "--json").stdout)["rows"] == [], "who looks is no group"
+
+
+def test_to_look_for_dead_letters_makes_no_topics(transport: KafkaTransport) -> None:
+    where = ("--kafka", transport.config.bootstrap, "--prefix", "mistyped.")
+    for command in (("list",), ("show", "0"), ("replay", "0")):
+        refused = fleet("streams", "dead-letters", *command, *where)
+        assert refused.returncode == 1 and "has no topic mistyped.fleet.dead-letter" in refused.stderr
+        assert "fleet topics apply --prefix mistyped." in refused.stderr
+    assert fleet("topics", "diff", *where).returncode == 1

@@ -30,9 +30,10 @@ from streams.novelty import NoveltyStage
 from streams.tagging import Tagging
 from streams.topics import DEAD_LETTER
 from streams.transport.base import NotTaken
-from streams.transport.dead_letter import NoSuchLetter, list_letters, replay, show
+from streams.transport.dead_letter import NoSuchLetter, numbered, send_again
 from streams.transport.memory import MemoryTransport
 from streams.transport.messages import Inbox, send
+from tests.contract.transport import letters_in
 from tests.samples import SAMPLES, T0, chunks, event, request, telemetry
 
 NOW = T0 + 3600 * SECOND_NS
@@ -100,7 +101,7 @@ def test_each_becomes_a_letter_and_the_good_pass(name: str) -> None:
     transport.publish("fleet.events", b"car-1", headers, value)
     send(transport, "fleet.events", event(2))
     run(transport)
-    (letter,) = list_letters(transport, NOW)
+    (letter,) = letters_in(transport, NOW)
     assert (letter.reason, letter.topic, letter.offset) == (reason, "fleet.events", 1)
     assert (letter.key, letter.value, tuple(letter.headers)) == (b"car-1", value, headers)
     assert letter.detail and letter.time_ns == NOW
@@ -121,7 +122,7 @@ def test_a_replayed_event_is_taken_once_and_a_changed_one_is_a_letter() -> None:
     for e in (event(1), event(1), event(1, cause="stuck")):
         send(transport, "fleet.events", e)
     run(transport)
-    (letter,) = list_letters(transport, NOW)
+    (letter,) = letters_in(transport, NOW)
     assert letter.reason == "replayed" and letter.value == encode(event(1, cause="stuck"))[1]
     assert len(scenarios(transport)) == 1
 
@@ -133,7 +134,7 @@ def test_a_wrong_sized_chunk_is_a_letter_with_its_bytes() -> None:
     short = msgspec.structs.replace(bad, data=b"short")
     send(transport, "fleet.clips", short)
     run(transport, Archive(str))
-    (letter,) = list_letters(transport, NOW)
+    (letter,) = letters_in(transport, NOW)
     assert letter.reason == "wrong-size" and letter.value == encode(short)[1] and "clip-1" in letter.detail
 
 
@@ -142,10 +143,10 @@ def test_what_waited_in_a_state_is_written_anew() -> None:
     engine = InlineEngine(transport, [Archive(str)], clock)
     send(transport, "fleet.clips", LostClip("nobodys", "car-1", NOW, "gone"))
     engine.run_until_idle()
-    assert list_letters(transport, NOW) == []
+    assert letters_in(transport, NOW) == []
     clock.advance(61 * SECOND_NS)
     engine.step()
-    (letter,) = list_letters(transport, clock.now_ns())
+    (letter,) = letters_in(transport, clock.now_ns())
     assert letter.reason == "unrequested" and letter.value == encode(LostClip("nobodys", "car-1", NOW, "gone"))[1]
 
 
@@ -154,24 +155,25 @@ def test_letters_are_shown_by_number_and_sent_again() -> None:
     future = event(5, time_ns=NOW + FUTURE_NS + SECOND_NS)
     send(transport, "fleet.events", future)
     engine = run(transport, clock=clock)
-    assert show(transport, 0, NOW).reason == "future-dated"
-    replay(transport, 0, NOW)
+    (letter,) = letters_in(transport, NOW)
+    assert letter.reason == "future-dated"
+    send_again(transport, letter)
     clock.advance(2 * SECOND_NS)
     engine.run_until_idle()
     assert [s.event for s in scenarios(transport)] == [future]
-    assert len(list_letters(transport, NOW)) == 1
+    assert len(letters_in(transport, NOW)) == 1
 
 
 def test_a_letter_that_is_not_there_is_named() -> None:
     with pytest.raises(NoSuchLetter, match="dead letter 3"):
-        show(MemoryTransport(), 3, NOW)
+        numbered([], 3)
 
 
 def test_what_lies_among_the_letters_and_is_none_is_told() -> None:
     transport = MemoryTransport()
     transport.publish(DEAD_LETTER, b"k", (), b"junk")
     transport.publish(DEAD_LETTER, b"k", *encode(telemetry()))
-    assert [m.reason for m in list_letters(transport, NOW)] == ["unknown-type", "misplaced"]
+    assert [m.reason for m in letters_in(transport, NOW)] == ["unknown-type", "misplaced"]
 
 
 def test_an_inbox_puts_aside_what_it_cannot_read_and_commits_when_told() -> None:
@@ -187,7 +189,7 @@ def test_an_inbox_puts_aside_what_it_cannot_read_and_commits_when_told() -> None
     inbox.done()
     transport.restart("mine")
     assert Inbox(transport, "mine", ("fleet.events",)).receive(NOW) == []
-    assert [m.reason for m in list_letters(transport, NOW)] == ["malformed"] * 2
+    assert [m.reason for m in letters_in(transport, NOW)] == ["malformed"] * 2
 
 
 def test_what_no_reader_would_take_cannot_be_sent() -> None:
@@ -211,7 +213,7 @@ def test_the_largest_record_fits_into_a_letter() -> None:
     value = bytes(range(256)) * (MAX_RECORD_BYTES // 256 + 1)
     transport.publish("fleet.events", b"k", encode(event())[0], value)
     run(transport)
-    (letter,) = list_letters(transport, NOW)
+    (letter,) = letters_in(transport, NOW)
     assert letter.value == value and letter.reason == "oversized"
 
 

@@ -95,6 +95,17 @@ def test_stages_that_read_apart_do_not_share_a_group(tmp_path: Path) -> None:
     assert isinstance(error, NotTogether) and "run the readers of each in a group" in str(error)
 
 
+@pytest.mark.parametrize("engine", ["batch", "inline"])
+def test_a_setting_that_kafkas_client_does_not_have_is_named(engine: str) -> None:
+    error = run("--engine", engine, "--kafka", "127.0.0.1:1", "--set", "nonesuch=3")
+    assert isinstance(error, ConnectionFailed | BadOption) and "nonesuch" in str(error)
+
+
+def test_stages_must_be_some() -> None:
+    error = run("--kafka", "127.0.0.1:1", "--stages", " , ")
+    assert isinstance(error, BadOption) and "--stages names none; there are dedup, tagging" in str(error)
+
+
 def test_the_inline_engine_wants_numbers() -> None:
     error = run("--engine", "inline", "--kafka", "127.0.0.1:1", "--set", "limit=many")
     assert isinstance(error, BadOption) and "limit=many" in str(error)
