@@ -99,8 +99,12 @@ def _stretch(broker: str, prefix: str, topics: Sequence[str], begin: str, end: s
 
 
 def _span(begin: str, end: str) -> tuple[int, int | None]:
+    """In ns. Raises BadTime."""
     now_ns = SystemClock().now_ns()
-    return time_ns(begin, now_ns) if begin else 0, time_ns(end, now_ns) if end else None
+    from_ns, to_ns = time_ns(begin, now_ns) if begin else 0, time_ns(end, now_ns) if end else None
+    if to_ns is not None and to_ns <= from_ns:
+        raise BadTime(f"--from {begin} is not before --to {end}")
+    return from_ns, to_ns
 
 
 def time_ns(text: str, now_ns: int) -> int:

@@ -104,6 +104,10 @@ def test_topics_are_told_as_a_table_and_as_json() -> None:
         (("streams", "dry-run", "novelty", "--input", "no-such-file"), "no-such-file"),
         (("streams", "dry-run", "novelty", "--input", "README.md"), "README.md:1"),
         (("streams", "dry-run", "novelty", "--input", "README.md", "--settle", "soon"), "soon"),
+        (
+            ("streams", "dry-run", "novelty", "--input", "README.md", "--from", "1h", "--to", "3h"),
+            "--from 1h is not before --to 3h",
+        ),
         (("streams", "asyncapi", "--against", "README.md"), "README.md"),
         (("streams", "record", "--kafka", "127.0.0.1:9", "--topics", "no.such", "--out", "x"), "no.such"),
         (("campaigns", "list"), "--input"),
