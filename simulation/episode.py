@@ -291,6 +291,7 @@ class Takes:
 
 
 ALL = Takes(1, lambda world: iter((np.arange(len(world)),)))
+"""Every vehicle, once."""
 
 
 def record_expert(

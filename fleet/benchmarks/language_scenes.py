@@ -89,7 +89,7 @@ def _told(world: World) -> Iterator[Ints]:
     found = reasons(world)
     shown, drawn = _evident(world, found), chance(world.noise_seed, round(10 * world.time_s), 601)
     yield shown[[found[row].said.cause != "clear" or drawn[row] < CLEAR_SHARE for row in shown]]
-    movers = [r.things if r.things and {thing.kind for thing in r.things} <= MOVING else () for r in found]
+    movers = [r.things if {thing.kind for thing in r.things} <= MOVING else () for r in found]
     if not any(movers):
         return
     with without(world, movers):
