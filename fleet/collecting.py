@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from fleet.operations import Broker, Json, Prefix
+from fleet.operations import Broker, Json, MaybeBroker, Prefix
+from streams.contracts.campaigns import Edge
 
 campaigns = typer.Typer(
     name="campaigns",
@@ -16,7 +17,6 @@ campaigns = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-MaybeBroker = Annotated[str | None, typer.Option("--kafka", metavar="HOST:PORT", help="Read this broker.")]
 Input = Annotated[
     Path | None, typer.Option("--input", help="Read a file, as `fleet streams record` writes it, instead.")
 ]
@@ -61,13 +61,15 @@ def create(
     kafka: Broker,
     prefix: Prefix = "",
     days: Annotated[float, typer.Option(min=0.01, max=365, help="It expires after so many.")] = 7.0,
-    probability: Annotated[float, typer.Option(help="Chance that an occurrence is kept, above 0.")] = 1.0,
+    probability: Annotated[float, typer.Option(min=1e-9, max=1, help="Chance that an occurrence is kept.")] = 1.0,
     edge: Annotated[
-        str, typer.Option(help="rising: as it becomes true. always: for as long as it is.")
-    ] = "rising",
-    interval: Annotated[float, typer.Option(metavar="SECONDS", help="At least between two of a vehicle.")] = 30.0,
-    pre: Annotated[float, typer.Option(metavar="SECONDS", help="Recorded before, at most 10.")] = 2.0,
-    post: Annotated[float, typer.Option(metavar="SECONDS", help="Recorded behind, at most 30.")] = 2.0,
+        Edge, typer.Option(help="rising: as it becomes true. always: for as long as it is.")
+    ] = Edge.RISING,
+    interval: Annotated[
+        float, typer.Option(min=0, max=86_400, metavar="SECONDS", help="At least between two of a vehicle.")
+    ] = 30.0,
+    pre: Annotated[float, typer.Option(min=0, max=10, metavar="SECONDS", help="Recorded before.")] = 2.0,
+    post: Annotated[float, typer.Option(min=0.1, max=30, metavar="SECONDS", help="Recorded behind.")] = 2.0,
     daily_mb: Annotated[float, typer.Option(min=0, help="MB of one vehicle and day.")] = 50.0,
     priority: Annotated[int, typer.Option(min=0, help="Higher goes first on a vehicle with many.")] = 1,
     reason: Annotated[str, typer.Option(help="What it is for.")] = "",
@@ -170,11 +172,13 @@ def replay(
     prefix: Prefix = "",
     begin: Annotated[str, typer.Option("--from", help="RFC 3339 time, or how long ago: 90s, 2h, 7d.")] = "",
     end: Annotated[str, typer.Option("--to", help="Likewise; default: now.")] = "",
-    probability: Annotated[float, typer.Option(help="With --when: as of `fleet campaigns create`.")] = 1.0,
-    edge: Annotated[str, typer.Option(help="With --when: rising or always.")] = "rising",
-    interval: Annotated[float, typer.Option(metavar="SECONDS", help="With --when.")] = 30.0,
-    pre: Annotated[float, typer.Option(metavar="SECONDS", help="With --when.")] = 2.0,
-    post: Annotated[float, typer.Option(metavar="SECONDS", help="With --when.")] = 2.0,
+    probability: Annotated[
+        float, typer.Option(min=1e-9, max=1, help="With --when: as of `fleet campaigns create`.")
+    ] = 1.0,
+    edge: Annotated[Edge, typer.Option(help="With --when.")] = Edge.RISING,
+    interval: Annotated[float, typer.Option(min=0, max=86_400, metavar="SECONDS", help="With --when.")] = 30.0,
+    pre: Annotated[float, typer.Option(min=0, max=10, metavar="SECONDS", help="With --when.")] = 2.0,
+    post: Annotated[float, typer.Option(min=0.1, max=30, metavar="SECONDS", help="With --when.")] = 2.0,
     daily_mb: Annotated[float, typer.Option(min=0, help="With --when: MB of one vehicle and day.")] = 50.0,
     settle: Annotated[str, typer.Option(help="Stages: so much time behind the last record.")] = "1h",
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap: same seed, same intervals.")] = 1,

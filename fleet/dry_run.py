@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 import msgspec
 import typer
 
+from fleet.operations import BROKER
 from fleet.stages import make_stages
+from fleet.times import duration_ns, span
 from registry.store import Store
-from streams.contracts.clock import SECOND_NS, SystemClock
 from streams.dry_run import DryRun, Report, chain
 from streams.engines.round import UnknownStage
 from streams.recording import read_recording, write_recording
@@ -26,12 +26,6 @@ from streams.topology import BY_STAGE, topics_read
 from streams.transport.base import Record, topic_of
 from streams.transport.kafka import KafkaConfig
 from streams.transport.kafka_stretch import stretch
-
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-class BadTime(ValueError):
-    """Neither a time nor a duration."""
 
 
 class NoInput(ValueError):
@@ -79,14 +73,16 @@ def print_dry_run(
 def recorded(
     source: Path | None, broker: str | None, prefix: str, topics: Sequence[str], begin: str, end: str
 ) -> Iterable[Record]:
-    """What was recorded of topics, in a file or on a broker. Raises NoInput, BadTime; and while it is read,
-    BadRecording, ConnectionFailed, OSError."""
-    if (source is None) == (broker is None):
+    """What was recorded of topics, in a file or on a broker: where neither is given, on that of BROKER. Raises
+    NoInput, BadTime; and while it is read, BadRecording, ConnectionFailed, OSError."""
+    if source is not None and broker is not None:
         raise NoInput("give --input FILE or --kafka HOST:PORT, one of them")
     if source is None:
-        assert broker is not None
+        broker = broker or os.environ.get(BROKER)
+        if not broker:
+            raise NoInput(f"give --input FILE or --kafka HOST:PORT, or set {BROKER}")
         return _stretch(broker, prefix, topics, begin, end)
-    from_ns, to_ns = _span(begin, end)
+    from_ns, to_ns = span(begin, end)
     return (
         r
         for r in read_recording(source)
@@ -95,34 +91,7 @@ def recorded(
 
 
 def _stretch(broker: str, prefix: str, topics: Sequence[str], begin: str, end: str) -> Iterator[Record]:
-    return stretch(KafkaConfig(broker, prefix=prefix), topics, *_span(begin, end))
-
-
-def _span(begin: str, end: str) -> tuple[int, int | None]:
-    """In ns. Raises BadTime."""
-    now_ns = SystemClock().now_ns()
-    from_ns, to_ns = time_ns(begin, now_ns) if begin else 0, time_ns(end, now_ns) if end else None
-    if to_ns is not None and to_ns <= from_ns:
-        raise BadTime(f"--from {begin} is not before --to {end}")
-    return from_ns, to_ns
-
-
-def time_ns(text: str, now_ns: int) -> int:
-    """An RFC 3339 time (without a zone: UTC) or a duration before now, in ns. Raises BadTime."""
-    if re.fullmatch(r"\d+(\.\d+)?[smhd]", text):
-        return max(now_ns - duration_ns(text), 0)
-    try:
-        told = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadTime(f"{text!r} is no time: give 2026-01-31T12:00:00Z, or how long ago: 90s, 2h, 7d") from error
-    return max(int((told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp() * SECOND_NS), 0)
-
-
-def duration_ns(text: str) -> int:
-    """90s, 15m, 2h or 7d in ns. Raises BadTime."""
-    if not re.fullmatch(r"\d+(\.\d+)?[smhd]", text):
-        raise BadTime(f"{text!r} is no duration: give 90s, 15m, 2h or 7d")
-    return round(float(text[:-1]) * UNITS_S[text[-1]] * SECOND_NS)
+    return stretch(KafkaConfig(broker, prefix=prefix), topics, *span(begin, end))
 
 
 def _emit(at_ns: int, emit: Emit) -> dict[str, Any]:
@@ -135,7 +104,7 @@ def _told(stage: str, names: Sequence[str], report: Report, shown: Sequence[dict
         f"{report.records} records through {' -> '.join(names)}; {stage} took {report.taken} messages",
         f"would emit   {emitted or 'nothing'}",
         *(f"would refuse {count}: {reason}" for reason, count in report.refused.items()),
-        *(f"undecodable  {count}: {reason}" for reason, count in report.undecodable.items()),
+        *(f"dead letters {count}: {reason}" for reason, count in report.dead_letters.items()),
     ]
     if report.contents:
         lines.append(f"would store  {report.contents} objects, {report.content_bytes} bytes")

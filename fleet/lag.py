@@ -14,19 +14,32 @@ from streams.transport.kafka import KafkaConfig
 from streams.transport.kafka_admin import KafkaAdmin
 
 
+class NoSuchGroup(ValueError):
+    """No group of that name has committed anything: says which have."""
+
+
 def print_lag(broker: str, prefix: str, groups: Sequence[str], every_s: float | None, *, as_json: bool) -> None:
-    """One look, or one every so many seconds until interrupted. Raises ConnectionFailed, Retry."""
+    """One look, or one every so many seconds until interrupted: what is not there yet may come. Raises
+    ConnectionFailed, Retry, and where it looks once NoSuchGroup."""
     admin = KafkaAdmin(KafkaConfig(broker, prefix=prefix))
     before: list[Place] = []
     looked_s = time.monotonic()
     while True:
         places, now_s = admin.places(groups), time.monotonic()
         found = rows(places, before, now_s - looked_s)
+        if every_s is None:
+            _check_groups(groups, places, admin)
         typer.echo(_json(found, places) if as_json else _table(found))
         if every_s is None:
             return
         before, looked_s = places, now_s
         time.sleep(every_s)
+
+
+def _check_groups(groups: Sequence[str], places: Sequence[Place], admin: KafkaAdmin) -> None:
+    if missing := sorted(set(groups) - {p.group for p in places}):
+        known = ", ".join(sorted({p.group for p in admin.places()})) or "none yet"
+        raise NoSuchGroup(f"no group {missing[0]!r} has committed anything; those that have: {known}")
 
 
 def _json(found: Sequence[Row], places: Sequence[Place]) -> str:

@@ -8,8 +8,14 @@ from typing import Annotated
 
 import typer
 
+BROKER = "FLEET_KAFKA"
+"""Environment: the broker where --kafka names none."""
 Broker = Annotated[
-    str, typer.Option("--kafka", metavar="HOST:PORT", envvar="FLEET_KAFKA", help="The broker.", show_envvar=True)
+    str, typer.Option("--kafka", metavar="HOST:PORT", envvar=BROKER, help="The broker.", show_envvar=True)
+]
+MaybeBroker = Annotated[
+    str | None,
+    typer.Option("--kafka", metavar="HOST:PORT", help=f"Read this broker.  [default: {BROKER}, unless --input]"),
 ]
 Prefix = Annotated[str, typer.Option(help="Before every topic and group: several fleets on one broker.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -130,9 +136,7 @@ def dry_run(
     source: Annotated[
         Path | None, typer.Option("--input", help="Records in a file, as `fleet streams record` writes it.")
     ] = None,
-    kafka: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Records of this broker, instead of --input.")
-    ] = None,
+    kafka: MaybeBroker = None,
     prefix: Prefix = "",
     begin: Annotated[str, typer.Option("--from", help="RFC 3339 time, or how long ago: 90s, 2h, 7d.")] = "",
     end: Annotated[str, typer.Option("--to", help="Likewise; default: now.")] = "",
@@ -152,15 +156,48 @@ def dry_run(
     print_dry_run(stage, source, kafka, prefix, (begin, end, settle), show, as_json=json)
 
 
-@dead_letters.command("list", epilog="Example:  fleet streams dead-letters list --kafka 127.0.0.1:9092 --json")
-def dead_letters_list(kafka: Broker, prefix: Prefix = "", json: Json = False) -> None:
+@streams.command(
+    epilog="Example:  fleet streams play --input runs/demo/run.jsonl --topics fleet.events --kafka 127.0.0.1:9092"
+)
+def play(
+    source: Annotated[
+        Path, typer.Option("--input", help="Records in a file, as `fleet streams record` writes it.")
+    ],
+    kafka: Broker,
+    topics: Annotated[str, typer.Option(help="These alone, comma-separated; default: all that are in it.")] = "",
+    prefix: Prefix = "",
+) -> None:
+    """Send a recording to a broker.
+
+    Each record with its key, its headers and the time at which it was taken. Again is no harm: readers deduplicate
+    by id. Events of days ago are dead letters by now: run stages over them with --set now=records.
+    """
+    from fleet.playing import play_recording
+
+    play_recording(source, kafka, prefix, topics)
+
+
+@dead_letters.command(
+    "list",
+    epilog="Examples:  fleet streams dead-letters list --kafka 127.0.0.1:9092 --json  |  "
+    "... --reason malformed --topic fleet.events --from 2h",
+)
+def dead_letters_list(
+    kafka: Broker,
+    prefix: Prefix = "",
+    topic: Annotated[str, typer.Option(help="Refused from this topic alone.")] = "",
+    reason: Annotated[str, typer.Option(help="Refused for this reason alone, such as malformed.")] = "",
+    begin: Annotated[str, typer.Option("--from", help="RFC 3339 time, or how long ago: 90s, 2h, 7d.")] = "",
+    end: Annotated[str, typer.Option("--to", help="Likewise; default: now.")] = "",
+    json: Json = False,
+) -> None:
     """One line for each dead letter.
 
-    Where the record stood, when, and why it was refused.
+    Its number, when it was refused, where the record stood, and why.
     """
-    from fleet.tables import print_dead_letters
+    from fleet.tables import Wanted, print_dead_letters
 
-    print_dead_letters(kafka, prefix, as_json=json)
+    print_dead_letters(kafka, prefix, Wanted(topic, reason, begin, end), as_json=json)
 
 
 @dead_letters.command("show", epilog="Example:  fleet streams dead-letters show 3 --kafka 127.0.0.1:9092")

@@ -12,9 +12,10 @@ import typer
 
 from fleet.backtest import Found, Known, in_time_order, replay_campaign, replay_stages
 from fleet.campaigns import NoSuchCampaign, Source, new_campaign
-from fleet.dry_run import duration_ns, recorded
+from fleet.dry_run import recorded
 from fleet.estimates import Bootstrap, Estimate, estimates
 from fleet.stages import STAGES, make_stages
+from fleet.times import duration_ns
 from registry.store import Store
 from streams.contracts.campaigns import Campaign
 from streams.contracts.clock import SECOND_NS

@@ -14,6 +14,8 @@ from streams.transport.base import ConnectionFailed, Retry
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 
 WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+LOOKS_S = 10.0
+"""Where nothing comes for so long it is looked whether the broker is there at all."""
 Work = Callable[[KafkaTransport], int]
 """One round; how much it did. May wait a second for records; raises Retry where it is to be done again on a new
 connection."""
@@ -32,7 +34,7 @@ def run_role(
 ) -> None:
     """Rounds until `stop` is set or nothing was done for `idle_s`; `begin` is called for every new connection.
     Raises ConnectionFailed where the broker cannot be reached at the start; later the role waits for it."""
-    failures, began, idle_since = 0, False, time.monotonic()
+    failures, began = 0, False
     while not stop.is_set():
         try:
             transport = KafkaTransport(kafka)
@@ -42,10 +44,16 @@ def run_role(
             failures = wait_again(name, error, failures, stop)
             continue
         began, work = True, begin()
+        idle_since = looked_s = time.monotonic()
         try:
             while not stop.is_set():
-                idle_since = time.monotonic() if work(transport) else idle_since
+                if work(transport):
+                    idle_since = looked_s = time.monotonic()
                 failures = 0
+                if time.monotonic() - looked_s > LOOKS_S:
+                    looked_s = time.monotonic()
+                    if away := transport.absent():
+                        say(name, f"{away}; waits for it")
                 if idle_s is not None and time.monotonic() - idle_since > idle_s:
                     return
         except (Retry, StoreRetry) as error:

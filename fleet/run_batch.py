@@ -10,7 +10,7 @@ from typing import Any
 
 from fleet.role import say, stop_on_signals, wait_again
 from fleet.stages import make_stages
-from fleet.streams import RunOptions, number
+from fleet.streams import RunOptions, Tally, number
 from registry.errors import Retry as StoreRetry
 from registry.store import Store
 from streams.contracts.clock import SystemClock
@@ -29,6 +29,15 @@ def run(options: RunOptions) -> None:
     waited for. Raises what asks for a person: UnknownStage, NotTogether, ConnectionFailed where the broker cannot
     be reached at the start, Fenced, StateUnreadable, BadOption."""
     stop = stop_on_signals()
+    total = Tally()
+    try:
+        _run(options, stop, total)
+    finally:
+        if total.counts:
+            say(_ROLE, f"took {total}")
+
+
+def _run(options: RunOptions, stop: threading.Event, total: Tally) -> None:
     failures, engine = 0, _engine(options)
     while True:
         try:
@@ -39,6 +48,7 @@ def run(options: RunOptions) -> None:
         finally:
             # Before the wait: who does not poll must not hold partitions.
             engine.close()
+            total.add(engine)
         failures = wait_again(_ROLE, failed, 0 if engine.taken else failures, stop)
         following = _when_it_answers(options, stop)
         if following is None:
@@ -85,7 +95,6 @@ def _work(engine: BatchEngine, stop: threading.Event, options: RunOptions) -> No
         return stop.is_set()
 
     engine.run(stopped, options.idle_s)
-    say(_ROLE, f"took {engine.taken} records: {told.counts()}")
 
 
 class _Told:
@@ -105,8 +114,7 @@ class _Told:
             return
         rate = (self._engine.taken - self._taken) / passed_s
         self._at_s, self._taken = self._clock(), self._engine.taken
-        say(_ROLE, f"{rate:.0f} records/s, {self._taken} in all: {self.counts()}")
-
-    def counts(self) -> str:
-        counts = self._engine.counts.items()
-        return ", ".join(f"{name} {c.taken} -> {c.emitted} ({c.refused} refused)" for name, c in counts)
+        if not rate and (away := self._engine.absent()):
+            say(_ROLE, f"{away}; waits for it")
+            return
+        say(_ROLE, f"{rate:.0f} records/s, in all {Tally().add(self._engine)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fleet.role import Work, run_role, say, stop_on_signals
 from fleet.stages import make_stages
-from fleet.streams import RunOptions, number
+from fleet.streams import RunOptions, Tally, number
 from registry.store import Store
 from streams.contracts.clock import SystemClock
 from streams.engines.inline import InlineEngine
@@ -29,11 +29,14 @@ def run(options: RunOptions) -> None:
     # What is not there is said before anything is done.
     in_order(make_stages(options.stages, store, options.of_stages))
 
+    engines: list[InlineEngine] = []
+
     def begin() -> Work:
-        engines: list[InlineEngine] = []
+        fresh = True
 
         def work(transport: KafkaTransport) -> int:
-            if not engines:
+            nonlocal fresh
+            if fresh:
                 engines.append(
                     InlineEngine(
                         transport,
@@ -47,8 +50,9 @@ def run(options: RunOptions) -> None:
                         now=_recorded(options.stages) if recorded else None,
                     )
                 )
+                fresh = False
             try:
-                return engines[0].step(timeout_s=1.0)
+                return engines[-1].step(timeout_s=1.0)
             except OSError as error:
                 raise Retry(f"the state in {state} cannot be kept: {error}") from error
 
@@ -56,7 +60,14 @@ def run(options: RunOptions) -> None:
 
     say("streams", f"runs {', '.join(options.stages)} as group {options.group}, state in {state}; Ctrl-C ends it")
     kafka = KafkaConfig(options.kafka, prefix=options.prefix, options=settings)
-    run_role("streams", kafka, begin, stop_on_signals(), options.idle_s)
+    try:
+        run_role("streams", kafka, begin, stop_on_signals(), options.idle_s)
+    finally:
+        total = Tally()
+        for engine in engines:
+            total.add(engine)
+        if engines:
+            say("streams", f"took {total}")
 
 
 def _recorded(stages: Sequence[str]) -> Now:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import typer
 
+from fleet.operations import Broker, Prefix
+from streams.engines.round import Counts
 from streams.topology import BY_STAGE
 
 ENGINES: dict[str, str] = {
@@ -66,12 +68,12 @@ class RunOptions:
     "fleet streams run --engine batch --stages dedup,tagging,novelty --kafka HOST:9092 --instance a"
 )
 def run(
-    kafka: Annotated[str, typer.Option(metavar="HOST:PORT", help="The broker.")],
+    kafka: Broker,
     engine: Annotated[str, typer.Option(help=f"One of: {', '.join(ENGINES)}.")] = "batch",
     stages: Annotated[
         str, typer.Option(help="Stages, comma-separated, as in streams/topology.py.")
     ] = "dedup,tagging,novelty,selection",
-    prefix: Annotated[str, typer.Option(help="Before every topic and group: several fleets on one broker.")] = "",
+    prefix: Prefix = "",
     group: Annotated[str, typer.Option(help="Consumer group; what it has done is kept under this name.")] = "",
     instance: Annotated[
         str, typer.Option(help="Name of this process among its group's: it takes its place back after a restart.")
@@ -105,6 +107,9 @@ def run(
     """
     given = dict(_setting(s) for s in settings or ())
     of_stages = {name: value for name, value in given.items() if name.partition(".")[0] in BY_STAGE}
+    of_flink = {"--master": master, "--restore": restore, "--parallelism": parallelism > 1}
+    if engine != "flink" and (alone := [option for option, value in of_flink.items() if value]):
+        raise BadOption(f"{alone[0]}: only --engine flink takes it")
     names = tuple(s.strip() for s in stages.split(",") if s.strip())
     if not names:
         raise BadOption(f"--stages names none; there are {', '.join(BY_STAGE)}")
@@ -137,6 +142,43 @@ def runner(engine: str) -> Callable[[RunOptions], None]:
     except ModuleNotFoundError as error:
         raise UnknownEngine(f"engine {engine!r} needs {error.name}, which is not installed here") from error
     return found
+
+
+class Counting(Protocol):
+    """An engine that tells what it did."""
+
+    taken: int
+    unreadable: int
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """By stage."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What engines did one after the other; what was taken back and repeated is counted again."""
+
+    taken: int = 0
+    unreadable: int = 0
+    counts: dict[str, Counts] = field(default_factory=dict)
+
+    def add(self, engine: Counting) -> Tally:
+        """And what this one did."""
+        self.taken += engine.taken
+        self.unreadable += engine.unreadable
+        for name, more in engine.counts.items():
+            count = self.counts.setdefault(name, Counts())
+            count.taken += more.taken
+            count.emitted += more.emitted
+            count.refused += more.refused
+        return self
+
+    def __str__(self) -> str:
+        """In words, for the log."""
+        lost = f", {self.unreadable} of them unreadable (dead letters)" if self.unreadable else ""
+        counts = [f"{n} {c.taken} -> {c.emitted} ({c.refused} refused)" for n, c in self.counts.items()]
+        return f"{self.taken} records{lost}: {', '.join(counts)}"
 
 
 def number(name: str, text: str, kind: Callable[[str], Number]) -> Number:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import typer
 
+from fleet.times import span, utc
 from streams.contracts.clock import SystemClock
 from streams.contracts.dead_letter import DeadLetter
 from streams.topics import DEAD_LETTER, TOPICS, Topic
@@ -29,17 +31,35 @@ def print_topics(*, as_json: bool) -> None:
         typer.echo(f"{row['name']:22} {row['key']:12} {row['partitions']:>10}  {kept:>9}  {carries}")
 
 
-def print_dead_letters(broker: str, prefix: str = "", *, as_json: bool) -> None:
-    """One line each. Raises ConnectionFailed, Retry."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which dead letters; "" is any."""
+
+    topic: str = ""
+    reason: str = ""
+    begin: str = ""
+    """RFC 3339 time or how long ago, as of `end`."""
+    end: str = ""
+
+
+def print_dead_letters(broker: str, prefix: str, wanted: Wanted, *, as_json: bool) -> None:
+    """One line each, with its number among all. Raises BadTime, ConnectionFailed, Retry."""
+    from_ns, to_ns = span(wanted.begin, wanted.end)
     letters = _letters(KafkaConfig(broker, prefix=prefix))
+    found = {
+        number: letter
+        for number, letter in enumerate(letters)
+        if wanted.topic in ("", letter.topic)
+        and wanted.reason in ("", letter.reason)
+        and from_ns <= letter.time_ns < (to_ns or letter.time_ns + 1)
+    }
     if as_json:
-        typer.echo(json.dumps([{"number": i, **_letter(letter)} for i, letter in enumerate(letters)]))
+        typer.echo(json.dumps([{"number": number, **_letter(letter)} for number, letter in found.items()]))
         return
-    for number, letter in enumerate(letters):
-        typer.echo(
-            f"{number:>5}  {letter.topic}[{letter.partition}]@{letter.offset}  {letter.reason}: {letter.detail}"
-        )
-    typer.echo(f"{len(letters)} dead letters")
+    for number, letter in found.items():
+        place = f"{letter.topic}[{letter.partition}]@{letter.offset}"
+        typer.echo(f"{number:>5}  {utc(letter.time_ns)}  {place}  {letter.reason}: {letter.detail}")
+    typer.echo(f"{len(found)} dead letters" + (f" of {len(letters)}" if len(found) < len(letters) else ""))
 
 
 def show_dead_letter(broker: str, prefix: str, number: int) -> None:
@@ -56,6 +76,7 @@ def replay_dead_letter(broker: str, prefix: str, number: int) -> None:
     send_again(transport, letter)
     transport.close()
     typer.echo(f"sent again to {letter.topic}: {len(letter.value)} bytes")
+    typer.echo(f"where nothing was mended since, it comes back as a new letter: {letter.reason}")
 
 
 def _letters(config: KafkaConfig) -> list[DeadLetter]:

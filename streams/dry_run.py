@@ -28,8 +28,8 @@ class Report:
     """What came of it."""
 
     records: int = 0
-    undecodable: dict[str, int] = field(default_factory=dict)
-    """Dead letters of the codec, by reason."""
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    """Records that no stage would see, by reason: malformed, stale, misplaced, ..."""
     taken: int = 0
     """Messages the stage itself got."""
     emitted: dict[str, int] = field(default_factory=dict)
@@ -91,15 +91,15 @@ class DryRun:
             states = self._lanes.setdefault(lane, {s.name: s.initial() for s in self._stages})
             round_ = Round(self._now_ns)
             round_.read(taken.get(lane, ()))
-            self._count_undecodable(round_)  # before stages add theirs
+            self._count_dead_letters(round_)  # before stages add theirs
             round_.run(self._stages, states, self._counts)
             yield from self._happened()
 
-    def _count_undecodable(self, round_: Round) -> None:
+    def _count_dead_letters(self, round_: Round) -> None:
         for _, _, headers, value in round_.outgoing():
             letter = decode(headers, value, self._now_ns)
             assert isinstance(letter, DeadLetter)
-            _count(self.report.undecodable, letter.reason)
+            _count(self.report.dead_letters, letter.reason)
 
     def _happened(self) -> Iterator[tuple[int, Emit]]:
         outcome, report = self._watched.outcome, self.report

@@ -22,6 +22,7 @@ from streams.contracts.odd import (
     LIGHT,
     SPEED,
     STEERING_ANGLE,
+    VALUES,
     VISIBILITY,
     YAW_RATE,
     drive_side,
@@ -75,16 +76,17 @@ TEXTS: dict[str, str] = {
     "region": "where the vehicle drives",
     "model_version": "the policy that drives",
     "cell": "the ODD cell, side/illumination/visibility/speed band",
-    "drive_side": "left, right or unknown",
-    "illumination": "day, night or unknown",
-    "visibility": "clear, fog or unknown",
-    "speed_band": "urban, rural, highway or unknown",
+    **{name: f"{', '.join(known[:-1])} or {known[-1]}" for name, known in VALUES.items()},
 }
 FUNCTIONS = frozenset({"startsWith", "endsWith", "contains", "size", "double"})
 """Those of CEL that may be called: each linear in a text of bounded length."""
 
 _OPERATORS = frozenset({"in"})
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*\(")
+_COMPARED = re.compile(
+    rf"""\b({"|".join(VALUES)})\s*(?:[=!]=\s*(["'][^"']*["'])|in\s*\[([^]]*)\])|(["'][^"']*["'])\s*[=!]=\s*({"|".join(VALUES)})\b"""
+)
+_QUOTED = re.compile(r"""["']([^"']*)["']""")
 _STRANGE = re.compile(r"[^\x20-\x7e\n\t]|//|`|\[\s*\[|\{")
 _STATUS = re.compile(r"(INVALID_ARGUMENT|CANCELLED): |ERROR: <input>:|\s*\[(INVALID_ARGUMENT|CANCELLED)\]")
 _WHOLE_NUMBER = re.compile(r"'_[^']+_' applied to '\((?:double, int|int, double)\)'")
@@ -150,6 +152,14 @@ def _check_text(text: str) -> None:
         if call.group(1) not in FUNCTIONS | _OPERATORS:
             allowed = ", ".join(sorted(FUNCTIONS))
             raise BadExpression(f"{call.group(1)}() at character {call.start() + 1} is not one of {allowed}")
+    for compared in _COMPARED.finditer(text):
+        first, right, several, left, last = compared.groups()
+        name = first or last
+        for value in _QUOTED.findall(right or several or left or ""):
+            if value not in VALUES[name]:
+                raise BadExpression(
+                    f"{name} at character {compared.start() + 1} is never {value!r}: it is {TEXTS[name]}"
+                )
 
 
 def _told(message: str) -> str:

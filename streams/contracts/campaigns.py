@@ -133,7 +133,8 @@ def obeyed(campaign: Campaign, now_ns: int) -> bool:
 def moved(campaign: Campaign, to: CampaignState, now_ns: int, by: str = "", reason: str = "") -> Campaign:
     """The campaign in its next state. Raises BadMove."""
     if to not in MOVES[campaign.state]:
-        raise BadMove(f"campaign {campaign.campaign_id} is {campaign.state}: it cannot become {to}")
+        told = "already" if to == campaign.state else f"and cannot become {to} any more"
+        raise BadMove(f"campaign {campaign.campaign_id} is {campaign.state} {told}")
     if to in APPROVED and not (by or campaign.approved_by):
         raise BadMove(f"campaign {campaign.campaign_id} is approved by somebody: say who")
     return replace(

@@ -26,6 +26,13 @@ FOG_BELOW_M = 1000.0
 SPEED_BANDS: tuple[tuple[float, str], ...] = ((60.0, "urban"), (90.0, "rural"), (float("inf"), "highway"))
 """Below this many km/h -> band."""
 UNKNOWN = "unknown"
+VALUES: dict[str, tuple[str, ...]] = {
+    "drive_side": ("left", "right", UNKNOWN),
+    "illumination": ("day", "night", UNKNOWN),
+    "visibility": ("clear", "fog", UNKNOWN),
+    "speed_band": (*(band for _, band in SPEED_BANDS), UNKNOWN),
+}
+"""What each part of a cell can be."""
 
 _LEFT_CODES = (
     "ag au bb bd bm bn bs bt bw cy dm fj gb gd gg gy hk id ie im in je jm jp ke ki kn ky lc lk ls mo ms mt mu mv "

@@ -69,6 +69,9 @@ class InlineEngine:
         self.lanes: dict[int, States] = {}
         """States of scope "partition", by partition."""
         self.counts = {s.name: Counts() for s in self._stages}
+        self.taken = 0
+        self.unreadable = 0
+        """Of the records taken, those that held no message of their topic."""
         self._offsets: Positions = {}
         self._now_ns = 0
         self._restore()
@@ -83,6 +86,8 @@ class InlineEngine:
         for topic, key, headers, value in (out for r in rounds for out in r.outgoing()):
             self._transport.publish(topic, key, headers, value)
         self._commit(records)
+        self.taken += len(records)
+        self.unreadable += sum(r.unreadable for r in rounds)
         return len(records)
 
     def run_until_idle(self, rounds: int = 10_000) -> int:

@@ -41,6 +41,8 @@ class Round:
     def __init__(self, now_ns: int) -> None:
         self.now_ns = now_ns
         self.contents: list[Content] = []
+        self.unreadable = 0
+        """Records that held no message of their topic: dead letters before any stage."""
         self._streams: dict[str, list[Message]] = {}
         self._out: list[tuple[str, str, list[Message]]] = []
         self._dead: list[tuple[Record, str, str]] = []
@@ -113,13 +115,17 @@ class Round:
         try:
             message = decode(record.headers, record.value, self.now_ns)
         except Rejected as error:
-            self._dead.append((record, error.reason, error.detail))
+            self._refuse(record, error.reason, error.detail)
             return None
         if isinstance(message, carries):
             return message
         detail = f"{type(message).__name__} does not belong into {record.topic}"
-        self._dead.append((record, "misplaced", detail))
+        self._refuse(record, "misplaced", detail)
         return None
+
+    def _refuse(self, record: Record, reason: str, detail: str) -> None:
+        self.unreadable += 1
+        self._dead.append((record, reason, detail))
 
     def _take(self, stage: str, emits: Sequence[Emit], refused: Sequence[Refused]) -> None:
         """Edges stay in the process, topics go out."""

@@ -91,14 +91,19 @@ class KafkaTransport:
         self._failed: list[str] = []
         self._readers: dict[str, _Reader] = {}
 
-    def publish(self, topic: str, key: bytes, headers: Headers, value: bytes) -> None:
-        """Buffered; see Transport."""
+    def publish(self, topic: str, key: bytes, headers: Headers, value: bytes, time_ns: int = 0) -> None:
+        """Buffered; see Transport. `time_ns`: when it is to count as taken; 0 is now."""
         check_record(topic_of(topic), key, headers, value)
         self._begin()
         while True:
             try:
                 self._producer.produce(
-                    self.config.prefix + topic, value, key, headers=list(headers), on_delivery=self._delivered
+                    self.config.prefix + topic,
+                    value,
+                    key,
+                    headers=list(headers),
+                    timestamp=time_ns // 1_000_000,
+                    on_delivery=self._delivered,
                 )
                 call(lambda: self._producer.poll(0))
                 return
@@ -174,6 +179,10 @@ class KafkaTransport:
             return {(self._bare(p.topic), p.partition): max(self._result(f), 0) for p, f in asked.items()}
 
         return self._persist(ask)
+
+    def absent(self) -> str:
+        """See `absent`."""
+        return absent(self._admin, self.config)
 
     def restart(self, group: str) -> None:
         """As if the group's process had died: polling goes on from what was committed."""
@@ -329,6 +338,16 @@ def connect(config: KafkaConfig) -> AdminClient:
             f"start one (make kafka) or name another ({error.args[0].str()})"
         ) from error
     return admin
+
+
+def absent(admin: AdminClient, config: KafkaConfig) -> str:
+    """That no broker answers, where none does within a second; else "". A client that only reads says nothing when
+    its broker goes away."""
+    try:
+        admin.list_topics(TOPICS[0].name, timeout=1.0)
+    except KafkaException as error:
+        return f"no Kafka broker answers at {config.bootstrap} any more ({error.args[0].str()})"
+    return ""
 
 
 def topic_settings(topic: Topic) -> dict[str, str]:

@@ -28,7 +28,9 @@ COMMANDS = (
     ("streams", "lag"),
     ("streams", "asyncapi"),
     ("streams", "record"),
+    ("streams", "run"),
     ("streams", "dry-run"),
+    ("streams", "play"),
     ("streams", "dead-letters", "list"),
     ("streams", "dead-letters", "show"),
     ("streams", "dead-letters", "replay"),
@@ -110,13 +112,16 @@ def test_topics_are_told_as_a_table_and_as_json() -> None:
         ),
         (("streams", "asyncapi", "--against", "README.md"), "README.md"),
         (("streams", "record", "--kafka", "127.0.0.1:9", "--topics", "no.such", "--out", "x"), "no.such"),
+        (("streams", "play", "--input", "no-such-file", "--kafka", "127.0.0.1:9"), "no-such-file"),
+        (("streams", "play", "--input", "README.md", "--topics", "no.such", "--kafka", "127.0.0.1:9"), "no.such"),
+        (("streams", "dead-letters", "list", "--from", "soon", "--kafka", "127.0.0.1:9"), "soon"),
         (("campaigns", "list"), "--input"),
         (("campaigns", "list", "--input", "README.md"), "README.md:1"),
         (("campaigns", "create", "x", "--when", "speed > 1", "--by", "a", "--kafka", "127.0.0.1:9"), "'speed'"),
         (("campaigns", "create", "x", "--when", "true", "--by", "a", "--kafka", "127.0.0.1:9"), "127.0.0.1:9"),
         (
             ("campaigns", "create", "x", "--when", "true", "--by", "a", "--kafka", "h:9", "--probability", "0"),
-            "> 0",
+            "--probability",
         ),
         (("campaigns", "kill", "x", "--by", "a", "--kafka", "127.0.0.1:9"), "127.0.0.1:9"),
         (("replay", "--input", "README.md", "--when", "true"), "README.md:1"),
@@ -128,6 +133,19 @@ def test_topics_are_told_as_a_table_and_as_json() -> None:
 def test_what_is_wrong_is_named(words: tuple[str, ...], expected: str) -> None:
     assert expected in said(*words)
     assert not (ROOT / "unused-out").exists(), "nothing is made before the arguments are known to work"
+
+
+def test_the_broker_may_stand_in_the_environment() -> None:
+    for command in (
+        ("campaigns", "list"),
+        ("streams", "dry-run", "novelty"),
+        ("streams", "lag"),
+        ("streams", "run"),
+    ):
+        refused = fleet(*command, FLEET_KAFKA="127.0.0.1:9")
+        assert refused.returncode == 1 and "127.0.0.1:9" in refused.stderr, command
+    told = fleet("campaigns", "list", "--input", "README.md", FLEET_KAFKA="127.0.0.1:9").stderr
+    assert "README.md:1" in told, "who names a file means the file"
 
 
 def test_a_condition_is_checked_before_a_vehicle_sees_it() -> None:

@@ -16,8 +16,12 @@ from pathlib import Path
 import pytest
 
 from fleet.kafka import NativeKafka
+from fleet.times import utc
 from registry.clips import ClipIndex
+from streams.contracts.clock import SECOND_NS
+from streams.contracts.codec import encode
 from streams.contracts.jobs import JobFinished, JobRequested
+from streams.recording import write_recording
 from streams.transport.base import Record
 from streams.transport.dead_letter import send_to_dead_letters
 from streams.transport.kafka import KafkaConfig, KafkaTransport
@@ -136,9 +140,60 @@ def test_dead_letters_are_listed_shown_and_sent_again(transport: KafkaTransport)
     shown = json.loads(fleet("streams", "dead-letters", "show", "0", *where).stdout)
     assert shown["value_text"] == "{not json"
     assert fleet("streams", "dead-letters", "show", "5", *where).returncode == 1
-    assert fleet("streams", "dead-letters", "replay", "0", *where).returncode == 0
+    again = fleet("streams", "dead-letters", "replay", "0", *where)
+    assert again.returncode == 0 and "comes back as a new letter: malformed" in again.stdout
     assert sum(transport.end_offsets(["fleet.events"]).values()) == 1
     assert json.loads(fleet("streams", "lag", *where, "--json").stdout)["rows"] == [], "who looks is no group"
+
+
+def test_dead_letters_are_narrowed_and_keep_their_numbers(transport: KafkaTransport) -> None:
+    where = ("--kafka", transport.config.bootstrap, "--prefix", transport.config.prefix)
+    for number, (topic, reason) in enumerate(
+        (("fleet.events", "malformed"), ("fleet.clips", "malformed"), ("fleet.events", "stale"))
+    ):
+        told = Record(topic, 0, number, b"car-1", (), b"x")
+        send_to_dead_letters(transport, told, reason, "as said", T0 + number * 3600 * SECOND_NS)
+        transport.flush()
+
+    def numbers(*words: str) -> list[int]:
+        listed = json.loads(fleet("streams", "dead-letters", "list", *where, "--json", *words).stdout)
+        return [letter["number"] for letter in listed]
+
+    assert numbers("--topic", "fleet.events") == [0, 2]
+    assert numbers("--reason", "malformed") == [0, 1]
+    assert numbers("--from", utc(T0 + 3600 * SECOND_NS), "--to", utc(T0 + 7200 * SECOND_NS)) == [1]
+    lines = fleet("streams", "dead-letters", "list", *where, "--reason", "stale").stdout.splitlines()
+    assert lines[0].split() == ["2", utc(T0 + 7200 * SECOND_NS), "fleet.events[0]@2", "stale:", "as", "said"]
+    assert lines[1] == "1 dead letters of 3"
+
+
+def test_a_recording_is_played_and_what_came_of_it_is_told(transport: KafkaTransport, tmp_path: Path) -> None:
+    prefix = ("--prefix", transport.config.prefix)
+    kafka = transport.config.bootstrap
+    sent = [event(sequence=n, time_ns=T0 + n * SECOND_NS) for n in range(20)]
+    recorded = [
+        Record("fleet.events", 0, n, message.vehicle.encode(), *encode(message), time_ns=message.time_ns)
+        for n, message in enumerate(sent)
+    ]
+    poison = [Record("fleet.events", 0, 20, b"car-1", (), b"{not json", T0)] * 3
+    file = tmp_path / "events.jsonl"
+    write_recording(file, [*recorded, *poison, Record("fleet.telemetry", 0, 0, b"car-1", (), b"x", T0)])
+    play = ("streams", "play", "--input", str(file), *prefix)
+    assert fleet(*play, "--topics", "fleet.events", FLEET_KAFKA=kafka).stdout.split() == ["23", "fleet.events"]
+    assert sum(transport.end_offsets(["fleet.telemetry"]).values()) == 0
+    run = ("streams", "run", "--stages", "dedup,tagging,novelty", "--set", "now=records", "--idle", "4")
+    places = {"inline": ("--set", f"state={tmp_path}"), "batch": ()}
+    for engine, more in places.items():
+        own = ("--engine", engine, "--group", engine, "--store", str(tmp_path / "store"))
+        done = fleet(*run, *prefix, *own, *more, FLEET_KAFKA=kafka)
+        assert done.returncode == 0, done.stderr
+        last = done.stderr.strip().splitlines()[-1]
+        assert "took 23 records, 3 of them unreadable (dead letters): dedup 20 -> 20 (0 refused)" in last, engine
+    refused = fleet("streams", "lag", "--group", "nosuch", *prefix, FLEET_KAFKA=kafka)
+    assert refused.returncode == 1 and "no group 'nosuch' has committed anything" in refused.stderr
+    assert "batch, inline" in refused.stderr
+    played = fleet(*play, "--topics", "fleet.archive", FLEET_KAFKA=kafka)
+    assert played.returncode == 1 and "no record of fleet.archive in it" in played.stderr
 
 
 def test_to_look_for_dead_letters_makes_no_topics(transport: KafkaTransport) -> None:

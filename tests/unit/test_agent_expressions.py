@@ -26,6 +26,8 @@ VALUES = values_of(
         ("illumination == 'night' && (visibility == 'fog' || takeover)", True),
         ("engaged ? novelty > 0.99 : true", False),
         ("cause.startsWith('stop')", False),
+        ("'fog' == visibility && speed_band in ['urban', 'rural']", True),
+        ("cause == 'illumination'", False),
         # What is not known decides nothing by itself, and nothing where the rest decides.
         ("Vehicle.Acceleration.Longitudinal < -3.0", None),
         ("uncertainty > 0.5", None),
@@ -57,6 +59,9 @@ def test_a_condition_over_what_the_vehicle_knows(text: str, says: bool | None) -
         ("(" * 60 + "true" + ")" * 60, "recursion limit"),
         ("novelty\x00 > 0.5", "has no place"),
         ("nóvelty > 0.5", "has no place"),
+        ("illumination == 'knight'", "illumination at character 1 is never 'knight': it is day, night or unknown"),
+        ('takeover && "mist" != visibility', "visibility at character 13 is never 'mist'"),
+        ("speed_band in ['urban', 'town']", "never 'town': it is urban, rural, highway or unknown"),
     ],
 )
 def test_what_is_no_condition_is_refused_with_the_reason(text: str, why: str) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.dry_run import BadTime, duration_ns, time_ns
 from fleet.stages import make_stages
+from fleet.times import BadTime, duration_ns, time_ns
 from registry.store import Store
 from streams.contracts.clock import SECOND_NS, VirtualClock
 from streams.contracts.codec import encode
@@ -70,7 +70,7 @@ def test_doubles_and_rubbish_are_counted() -> None:
     emits = list(run.run([record(1), record(1), rubbish]))
     assert len(emits) == 1
     assert run.report.emitted == {"events.fresh": 1}
-    assert run.report.undecodable == {"malformed": 1}
+    assert run.report.dead_letters == {"malformed": 1}
     assert (run.report.records, run.report.taken) == (3, 2)
 
 

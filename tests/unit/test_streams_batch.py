@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from streams.contracts.clock import SECOND_NS, VirtualClock
 from streams.contracts.codec import encode
@@ -343,3 +346,48 @@ def test_who_ends_in_order_keeps_a_snapshot(engine: BatchEngine) -> None:
     engine.close()
     assert [bool(c.outgoing) for c in engine._client.commits] == [True, False]
     assert any(key == b"head" for _, (key, _) in engine._client.commits[1].rows)
+
+
+def test_who_waits_for_partitions_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, clock = BatchEngine.__new__(BatchEngine), itertools.count()
+    engine._units = {}
+    taken: list[int] = []
+
+    def step(timeout_s: float = 0.1) -> int:
+        taken.append(1 if len(taken) == 8 else 0)
+        if len(taken) == 7:  # the group has given it a partition
+            engine._units[0] = object()  # type: ignore[assignment]
+        return taken[-1]
+
+    monkeypatch.setattr(engine, "step", step)
+    monkeypatch.setattr("streams.engines.batch.engine.time.monotonic", lambda: float(next(clock)))
+    engine.run(lambda: False, idle_s=3.0)
+    assert sum(taken) == 1 and 10 <= len(taken) <= 14, "it waits for partitions and for records, not for ever"
+
+
+def test_partitions_are_taken_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was given some alone hangs in its close where the broker is away."""
+    engine, assigned = BatchEngine.__new__(BatchEngine), list[tuple[str, int, int]]()
+    engine.config = BatchConfig(KafkaConfig("h:1", prefix="p."), "g")
+    engine._units, engine._error, engine._pending = {}, None, None
+    fails = {"at": 2}
+
+    def restore(partition: int, places: Sequence[Position]) -> tuple[Any, Positions]:
+        if partition == fails["at"]:
+            raise Retry("away")
+        return object(), {places[0]: 40 + partition}
+
+    class Taker:
+        def incremental_assign(self, partitions: list[TopicPartition]) -> None:
+            assigned.extend((p.topic, p.partition, p.offset) for p in partitions)
+
+    monkeypatch.setattr(engine, "_restore", restore)
+    offered = [TopicPartition("p.fleet.events", number) for number in (2, 0, 1)]
+    engine._gained(Taker(), offered)  # type: ignore[arg-type]
+    assert not assigned and not engine._units
+    with pytest.raises(Retry, match="away"):
+        engine._raise()
+    fails["at"] = -1
+    engine._gained(Taker(), offered)  # type: ignore[arg-type]
+    assert assigned == [("p.fleet.events", number, 40 + number) for number in (0, 1, 2)]
+    assert sorted(engine._units) == [0, 1, 2]

@@ -11,15 +11,19 @@ from typer.testing import CliRunner
 from fleet.cli import app
 from fleet.kafka import free_port
 from fleet.stages import STAGES, BadStageSetting, make_stages
-from fleet.streams import ENGINES, BadOption, UnknownEngine, runner
+from fleet.streams import ENGINES, BadOption, Tally, UnknownEngine, runner
 from registry.store import Store
+from streams.contracts.clock import SystemClock
+from streams.dedup import Dedup
 from streams.engines.batch.engine import NotTogether
-from streams.engines.round import UnknownStage
+from streams.engines.inline import InlineEngine
+from streams.engines.round import Counts, UnknownStage
 from streams.novelty import NoveltyConfig, NoveltyStage
 from streams.pooling import PoolConfig
 from streams.selection import Selection, SelectionConfig
 from streams.topology import BY_STAGE, topics_read
 from streams.transport.base import ConnectionFailed
+from streams.transport.memory import MemoryTransport
 
 
 def run(*words: str) -> BaseException | None:
@@ -99,6 +103,21 @@ def test_stages_that_read_apart_do_not_share_a_group(tmp_path: Path) -> None:
 def test_a_setting_that_kafkas_client_does_not_have_is_named(engine: str) -> None:
     error = run("--engine", engine, "--kafka", "127.0.0.1:1", "--set", "nonesuch=3")
     assert isinstance(error, ConnectionFailed | BadOption) and "nonesuch" in str(error)
+
+
+@pytest.mark.parametrize("option", [("--master", "h:8081"), ("--restore", "latest"), ("--parallelism", "2")])
+def test_what_only_flink_takes(option: tuple[str, str]) -> None:
+    for engine in ("inline", "batch", "faust"):
+        error = run("--engine", engine, "--kafka", "127.0.0.1:1", *option)
+        assert isinstance(error, BadOption) and str(error) == f"{option[0]}: only --engine flink takes it"
+
+
+def test_a_tally_adds_up_what_engines_did() -> None:
+    engine = InlineEngine(MemoryTransport(), [Dedup()], SystemClock())
+    engine.taken, engine.unreadable, engine.counts["dedup"] = 5, 2, Counts(3, 2, 1)
+    assert str(Tally().add(engine)) == "5 records, 2 of them unreadable (dead letters): dedup 3 -> 2 (1 refused)"
+    engine.unreadable = 0
+    assert str(Tally().add(engine).add(engine)) == "10 records: dedup 6 -> 4 (2 refused)"
 
 
 def test_stages_must_be_some() -> None:

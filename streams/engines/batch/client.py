@@ -32,6 +32,7 @@ from streams.transport.kafka import (
     KafkaConfig,
     KafkaTransport,
     Settings,
+    absent,
     bytes_of,
     call,
     client_settings,
@@ -129,6 +130,10 @@ class Client:
             if isinstance(failure, Retry) and not isinstance(failure, Spent):
                 call(lambda: self._producer.abort_transaction(timeout_s))
             raise failure from error
+
+    def absent(self) -> str:
+        """That no broker answers, where none does within a second; else ""."""
+        return absent(self._admin, self.config)
 
     def end_of_changelog(self, partition: int) -> int:
         """Offset of the next row."""

@@ -113,6 +113,8 @@ class BatchEngine:
         self._pending: Future[None] | None = None
         self._closing = False
         self.taken = 0
+        self.unreadable = 0
+        """Of the records taken, those that held no message of their topic."""
         self._client = Client(self._kafka(), config.group, topics, config.instance if self.shared else "")
         try:
             self._begin()
@@ -129,6 +131,10 @@ class BatchEngine:
     def partitions(self) -> list[int]:
         """Partitions whose states are here; [-1] where the whole fleet's are."""
         return sorted(self._units)
+
+    def absent(self) -> str:
+        """That no broker answers, where none does within a second; else "". For when nothing comes."""
+        return self._client.absent()
 
     def step(self, timeout_s: float = 0.1) -> int:
         """Take what is there, at most the limit; the number of records. What it came to is committed while the
@@ -157,6 +163,7 @@ class BatchEngine:
             self._store(done.contents)
             rows += self._rows(kept, done, part)
             kept.unit.accept(done, part)
+            self.unreadable += done.unreadable
             outgoing.append((done.now_ns, done.outgoing()))
             offsets |= {place: (taken.until, kept.hint) for place, taken in part.items()}
         self._commit(Commit(outgoing, rows, offsets))
@@ -169,9 +176,10 @@ class BatchEngine:
         heard_s = time.monotonic()
         with seldom_collected():
             while not stop():
-                if self.step():
+                # Who waits for partitions is not idle: the group may take longer than `idle_s`.
+                if self.step() or not self._units:
                     heard_s = time.monotonic()
-                elif idle_s is not None and self._units and time.monotonic() - heard_s > idle_s:
+                elif idle_s is not None and time.monotonic() - heard_s > idle_s:
                     break
 
     def close(self) -> None:
@@ -350,9 +358,13 @@ class BatchEngine:
     def _gained(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         def restore() -> None:
             self._settle()
+            units, positions = dict[int, _Kept](), dict[Position, int]()
             for place in self._places(partitions):
-                self._units[place[1]], positions = self._restore(place[1], [place])
-                consumer.incremental_assign(self._from([place], positions))
+                units[place[1]], start = self._restore(place[1], [place])
+                positions |= start
+            # All or none: a client that was given some of them alone hangs where it is closed without a broker.
+            consumer.incremental_assign(self._from(self._places(partitions), positions))
+            self._units |= units
 
         self._guarded(restore)
 

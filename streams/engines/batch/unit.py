@@ -74,6 +74,11 @@ class Done:
         return all(r.silent for r in self.rounds)
 
     @property
+    def unreadable(self) -> int:
+        """Records that held no message of their topic."""
+        return sum(r.unreadable for r in self.rounds)
+
+    @property
     def contents(self) -> list[Content]:
         """What must be stored before anything else."""
         return [c for r in self.rounds for c in r.contents]
