@@ -15,7 +15,7 @@ from fleet.unfinished import unfinished
 from jobs.recorded import from_folder, from_recording
 from model import adapter_file, checkpoint
 from model.adapter_file import load_base
-from model.adapters import adapt, adapting, merged
+from model.adapters import REPLAYED, adapt, adapting, merged
 from model.data import Samples
 from model.export import export
 from model.rig import THREE_CAMERAS, Rig, rig_named
@@ -43,6 +43,8 @@ class Asked:
     seed: int
     rig: str = THREE_CAMERAS.name
     """Whose cameras what is learnt from was seen by."""
+    home: tuple[str, ...] = ()
+    """Regions that the base knows: what it does there is to stay."""
 
 
 def run_adapt(path: Path, asked: Asked, out: Path, *, as_json: bool) -> None:
@@ -51,18 +53,20 @@ def run_adapt(path: Path, asked: Asked, out: Path, *, as_json: bool) -> None:
     base, rig = load_base(path), rig_named(asked.rig)
     with Watcher(quiet=as_json) as watch:
         samples = _samples(asked, rig, watch)
-        learnt = sha256_hex(to_bytes(samples))  # of every frame: a run goes on only with what it began with
-        run = unfinished(out, base.sha256, asked.name, asked.steps, asked.rank, asked.seed, learnt)
+        known = region_samples(asked.home, asked.drives, asked.seed, rig, watch) if asked.home else samples
+        # Of every frame: a run goes on only with what it began with.
+        learnt = [sha256_hex(to_bytes(some)) for some in (samples, known)]
+        run = unfinished(out, base.sha256, asked.name, asked.steps, asked.rank, asked.seed, *learnt)
         hooks = Hooks(
             lambda done, of, loss: watch("steps", done, of, f"loss {loss:.3f}"), run.keep, KEEP_EVERY, run.left()
         )
         adapter = adapt(
             base,
             asked.name,
-            samples,
+            known,
             samples,
             rig,
-            adapting(asked.steps),
+            adapting(asked.steps, REPLAYED if asked.home else 0.0),
             rank=asked.rank,
             seed=asked.seed,
             hooks=hooks,
@@ -86,21 +90,21 @@ def _samples(asked: Asked, rig: Rig, watch: Watcher) -> Samples:
         raise BadChoice("say what to learn from: --region NAME or --clips FOLDER, one of them")
     if asked.clips is not None:
         return from_folder(asked.clips, lambda done, of, what: watch("clips", done, of, what), rig)
-    return region_samples(asked.region, asked.drives, asked.seed, rig, watch)
+    return region_samples((asked.region,), asked.drives, asked.seed, rig, watch)
 
 
-def region_samples(region: str, drives: int, seed: int, rig: Rig, watch: Watcher) -> Samples:
-    """What the expert does in so many drives of a region, each a clip. Raises UnknownName."""
-    where = condition(BASE, region)
-    scenes = [drawn(where, scene_seed("train", seed, number)) for number in range(drives)]
+def region_samples(regions: Sequence[str], drives: int, seed: int, rig: Rig, watch: Watcher) -> Samples:
+    """What the expert does in so many drives of regions in turn, each a clip. Raises UnknownName."""
+    where, what = [condition(BASE, region) for region in regions], ", ".join(regions)
+    scenes = [drawn(where[n % len(where)], scene_seed("train", seed, n)) for n in range(drives)]
     recorded = record_expert(
         scenes,
         rig,
         DRIVE_S,
         seed,
-        progress=lambda share: watch(region, round(100 * share), 100, "drives"),
+        progress=lambda share: watch(what, round(100 * share), 100, "drives"),
     )
-    return from_recording(recorded, [f"{region}-{seed}-{vehicle}" for vehicle in recorded.vehicle])
+    return from_recording(recorded, [f"{regions[v % len(regions)]}-{seed}-{v}" for v in recorded.vehicle])
 
 
 def run_merge(

@@ -149,7 +149,7 @@ def score(
 
 
 @app.command(
-    epilog="Examples:  fleet model adapt base.safetensors uk --region uk  |  "
+    epilog="Examples:  fleet model adapt base.safetensors uk --region uk --home us,de  |  "
     "fleet model adapt base.safetensors van --clips runs/clips --rig van-6 --json"
 )
 def adapt(
@@ -159,8 +159,12 @@ def adapt(
     clips: Annotated[
         Path | None, typer.Option(help="Learn from the clips (*.mcap) of this folder instead.")
     ] = None,
+    home: Annotated[
+        str,
+        typer.Option(help="Regions that the base knows, comma-separated: 40 % of each batch is from there."),
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="The adapter's file.  [adapters/NAME.safetensors]")] = None,
-    drives: Annotated[int, typer.Option(min=1, help="With --region: so many, of 10 s each.")] = 40,
+    drives: Annotated[int, typer.Option(min=1, help="With --region, --home: so many, of 10 s each.")] = 40,
     steps: Steps = 300,
     rank: Annotated[int, typer.Option(min=1, help="Of the changes; more has more parameters.")] = 1,
     rig: Annotated[str, typer.Option(help="Cameras of the drives or clips.")] = "three-96x48",
@@ -169,12 +173,14 @@ def adapt(
 ) -> None:
     """Teach a model one region or vehicle type.
 
-    Writes an adapter: at most 3 % of the base's parameters, of use with that base alone. Stopped, the same command
-    goes on where it was.
+    Writes an adapter: at most 3 % of the base's parameters, of use with that base alone. Few clips alone make a
+    base worse where it was nearly right: say with --home what it is to keep. Stopped, the same command goes on
+    where it was.
     """
     from fleet.adapting import Asked, run_adapt
 
-    asked = Asked(name, region, clips, drives, steps, rank, seed, rig)
+    known = tuple(region.strip() for region in home.split(",") if region.strip())
+    asked = Asked(name, region, clips, drives, steps, rank, seed, rig, known)
     run_adapt(base, asked, out or Path("adapters") / f"{name}.safetensors", as_json=json)
 
 

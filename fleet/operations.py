@@ -157,20 +157,23 @@ def dry_run(
 
 
 @streams.command(
-    epilog="Example:  fleet streams play --input runs/demo/run.jsonl --topics fleet.events --kafka 127.0.0.1:9092"
+    epilog="Example:  fleet streams play --input events.jsonl --topics fleet.events --prefix again. "
+    "--kafka 127.0.0.1:9092"
 )
 def play(
     source: Annotated[
         Path, typer.Option("--input", help="Records in a file, as `fleet streams record` writes it.")
     ],
     kafka: Broker,
-    topics: Annotated[str, typer.Option(help="These alone, comma-separated; default: all that are in it.")] = "",
+    topics: Annotated[str, typer.Option(help="Topics, comma-separated.")],
     prefix: Prefix = "",
 ) -> None:
-    """Send a recording to a broker.
+    """Send topics of a recording to a broker.
 
-    Each record with its key, its headers and the time at which it was taken. Again is no harm: readers deduplicate
-    by id. Events of days ago are dead letters by now: run stages over them with --set now=records.
+    Each record with its key, its headers and its time: when it was taken, else when it happened. Stages go by
+    that with --set now=records; by the clock what is older than 90 days is a dead letter. The broker drops what is
+    older than the topic keeps (`fleet topics`). Of events that come again within a day stages take one; vehicles
+    obey the releases and campaigns that they hear again: give those a --prefix of its own.
     """
     from fleet.playing import play_recording
 
@@ -193,7 +196,7 @@ def dead_letters_list(
 ) -> None:
     """One line for each dead letter.
 
-    Its number, when it was refused, where the record stood, and why.
+    Its number, when it was refused (by the clock that the stages were run with), where the record stood, and why.
     """
     from fleet.tables import Wanted, print_dead_letters
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import typer
 
 from fleet.console import Watcher
 from fleet.dry_run import NoInput
-from streams.recording import read_recording
+from streams.recording import read_recording, time_of
 from streams.transport.base import topic_of
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 
@@ -17,23 +19,27 @@ FLUSHED = 1000
 
 
 def play_recording(source: Path, broker: str, prefix: str, topics: str) -> None:
-    """Send the records of some topics, all where none is named, in the file's order; told as sent is what the
-    broker has. Raises NoInput, NotTaken, BadRecording, ConnectionFailed, Retry, OSError."""
+    """Send the records of some topics in the file's order, and tell how many the broker has, however it ends.
+    Raises NoInput before anything is done, NotTaken, BadRecording, ConnectionFailed, Retry, OSError."""
     names = {topic_of(name.strip()).name for name in topics.split(",") if name.strip()}
-    size, done, sent = source.stat().st_size, 0, dict[str, int]()
+    records = (record for record in read_recording(source) if record.topic in names)
+    first = next(records, None)
+    if first is None:
+        raise NoInput(f"{source}: no record of {topics!r} in it")
     transport = KafkaTransport(KafkaConfig(broker, prefix=prefix))
+    sent, safe = Counter[str](), Counter[str]()
     with Watcher() as watch:
-        for record in read_recording(source):
-            done += len(record.value)
-            if names and record.topic not in names:
-                continue
-            transport.publish(record.topic, record.key, record.headers, record.value, record.time_ns)
-            sent[record.topic] = sent.get(record.topic, 0) + 1
-            if sum(sent.values()) % FLUSHED == 0:
-                transport.flush()
-                watch(f"play {source.name}", min(done, size), size, f"{sum(sent.values())} records")
-        transport.close()
-    if not sent:
-        raise NoInput(f"{source}: no record{f' of {topics}' if topics else ''} in it")
-    for topic, count in sorted(sent.items()):
-        typer.echo(f"{count:>8} {topic}")
+        try:
+            for record in chain((first,), records):
+                transport.publish(record.topic, record.key, record.headers, record.value, time_of(record))
+                sent[record.topic] += 1
+                if sent.total() % FLUSHED == 0:
+                    transport.flush()
+                    safe = sent.copy()
+                    watch(f"play {source.name}", safe.total(), safe.total(), "records")
+            transport.flush()
+            safe = sent
+        finally:
+            for topic, count in sorted(safe.items()):
+                typer.echo(f"{count:>8} {topic}")
+    transport.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from edge.agent.expressions import check_expression
 from fleet.backtest import Found, Known, in_time_order, replay_campaign, replay_stages
 from fleet.campaigns import NoSuchCampaign, Source, new_campaign
 from fleet.dry_run import recorded
@@ -62,6 +63,8 @@ def run_replay(
     unknown = [s for s in what.stages if s not in STAGES]
     if unknown:
         raise UnknownStage(f"no stage {', '.join(map(repr, unknown))}; there are: {', '.join(STAGES)}")
+    if what.when:
+        check_expression(what.when)
     records = in_time_order(
         recorded(source.file, source.broker, source.prefix, REPLAYED, source.begin, source.end)
     )

@@ -50,11 +50,13 @@ def run_role(
                 if work(transport):
                     idle_since = looked_s = time.monotonic()
                 failures = 0
-                if time.monotonic() - looked_s > LOOKS_S:
+                idle = idle_s is not None and time.monotonic() - idle_since > idle_s
+                if idle or time.monotonic() - looked_s > LOOKS_S:
                     looked_s = time.monotonic()
                     if away := transport.absent():
+                        idle, idle_since = False, looked_s  # who hears nothing knows nothing
                         say(name, f"{away}; waits for it")
-                if idle_s is not None and time.monotonic() - idle_since > idle_s:
+                if idle:
                     return
         except (Retry, StoreRetry) as error:
             failures = wait_again(name, error, failures, stop)

@@ -29,14 +29,14 @@ def run(options: RunOptions) -> None:
     # What is not there is said before anything is done.
     in_order(make_stages(options.stages, store, options.of_stages))
 
-    engines: list[InlineEngine] = []
+    total, engines = Tally(), list[InlineEngine]()
 
     def begin() -> Work:
-        fresh = True
+        if engines:  # its connection is over
+            total.add(engines.pop())
 
         def work(transport: KafkaTransport) -> int:
-            nonlocal fresh
-            if fresh:
+            if not engines:
                 engines.append(
                     InlineEngine(
                         transport,
@@ -50,9 +50,8 @@ def run(options: RunOptions) -> None:
                         now=_recorded(options.stages) if recorded else None,
                     )
                 )
-                fresh = False
             try:
-                return engines[-1].step(timeout_s=1.0)
+                return engines[0].step(timeout_s=1.0)
             except OSError as error:
                 raise Retry(f"the state in {state} cannot be kept: {error}") from error
 
@@ -63,11 +62,8 @@ def run(options: RunOptions) -> None:
     try:
         run_role("streams", kafka, begin, stop_on_signals(), options.idle_s)
     finally:
-        total = Tally()
-        for engine in engines:
-            total.add(engine)
         if engines:
-            say("streams", f"took {total}")
+            say("streams", f"took {total.add(engines.pop())}")
 
 
 def _recorded(stages: Sequence[str]) -> Now:

@@ -148,7 +148,7 @@ class Counting(Protocol):
     """An engine that tells what it did."""
 
     taken: int
-    unreadable: int
+    rejected: int
 
     @property
     def counts(self) -> dict[str, Counts]:
@@ -157,16 +157,16 @@ class Counting(Protocol):
 
 @dataclass(slots=True)
 class Tally:
-    """What engines did one after the other; what was taken back and repeated is counted again."""
+    """What engines did one after the other. Work that was taken back and repeated counts twice."""
 
     taken: int = 0
-    unreadable: int = 0
+    rejected: int = 0
     counts: dict[str, Counts] = field(default_factory=dict)
 
     def add(self, engine: Counting) -> Tally:
         """And what this one did."""
         self.taken += engine.taken
-        self.unreadable += engine.unreadable
+        self.rejected += engine.rejected
         for name, more in engine.counts.items():
             count = self.counts.setdefault(name, Counts())
             count.taken += more.taken
@@ -176,7 +176,7 @@ class Tally:
 
     def __str__(self) -> str:
         """In words, for the log."""
-        lost = f", {self.unreadable} of them unreadable (dead letters)" if self.unreadable else ""
+        lost = f", {self.rejected} of them rejected (dead letters)" if self.rejected else ""
         counts = [f"{n} {c.taken} -> {c.emitted} ({c.refused} refused)" for n, c in self.counts.items()]
         return f"{self.taken} records{lost}: {', '.join(counts)}"
 

@@ -13,6 +13,7 @@ from fleet.times import span, utc
 from streams.contracts.clock import SystemClock
 from streams.contracts.dead_letter import DeadLetter
 from streams.topics import DEAD_LETTER, TOPICS, Topic
+from streams.transport.base import topic_of
 from streams.transport.dead_letter import letters_of, numbered, send_again
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 from streams.transport.kafka_stretch import stretch
@@ -43,7 +44,10 @@ class Wanted:
 
 
 def print_dead_letters(broker: str, prefix: str, wanted: Wanted, *, as_json: bool) -> None:
-    """One line each, with its number among all. Raises BadTime, ConnectionFailed, Retry."""
+    """One line each, with its number among all. Raises BadTime, NotTaken for a topic that there is not,
+    ConnectionFailed, Retry."""
+    if wanted.topic:
+        topic_of(wanted.topic)
     from_ns, to_ns = span(wanted.begin, wanted.end)
     letters = _letters(KafkaConfig(broker, prefix=prefix))
     found = {

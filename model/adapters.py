@@ -29,10 +29,22 @@ _FROZEN, _LEARNT = ".parametrizations.weight.original", ".parametrizations.weigh
 """How torch names the two in an adapted layer."""
 
 
-def adapting(steps: int) -> TrainingConfig:
+REPLAYED = 0.4
+"""Of each batch, from what the base has learnt already: a few clips alone take away where it is nearly right."""
+
+
+def adapting(steps: int, replay_share: float = REPLAYED) -> TrainingConfig:
     """How adapters are taught: few parameters take large steps, and what is kept small already need not decay."""
     warmup = min(20, steps // 4)
-    return TrainingConfig(steps, batch=48, peak_rate=1e-2, warmup_steps=warmup, weight_decay=0.0, threads=1)
+    return TrainingConfig(
+        steps,
+        batch=48,
+        peak_rate=5e-3,
+        warmup_steps=warmup,
+        weight_decay=0.0,
+        replay_share=replay_share,
+        threads=1,
+    )
 
 
 def adapt(
@@ -47,9 +59,9 @@ def adapt(
     seed: int,
     hooks: Hooks = NO_HOOKS,
 ) -> Adapter:
-    """Teaches an adapter what is in `clips`, as `training.fine_tune` teaches a whole model: the base is frozen,
-    and its heads are left out, as what drives is adapted. Raises as it does, and BadAdapter for a rank that gives
-    more than LARGEST_SHARE of the base's parameters."""
+    """Teaches an adapter what is in `clips`, as `training.fine_tune` teaches a whole model, some of each batch
+    being `replay`: the base is frozen, and its heads are left out, as what drives is adapted. Raises as it does,
+    and BadAdapter for a rank that gives more than LARGEST_SHARE of the base's parameters."""
     build, start = partial(adapted, rank=rank, seed=seed), base.checkpoint.without_heads()
     share = sum(p.numel() for _, p in learnt(build(start))) / base.parameters
     if not 0 < share <= LARGEST_SHARE:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import groupby
 
 from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import Message, decode
 from streams.contracts.dead_letter import DeadLetter
 from streams.engines.round import Counts, Round, States, by_partition, in_order, of_scope
+from streams.recording import time_of
 from streams.stage import AnyStage, Emit, Outcome
 from streams.topics import BY_NAME
 from streams.topology import BY_STAGE, TOPOLOGY
@@ -113,13 +113,7 @@ class DryRun:
             yield self._now_ns, emit
 
     def _time_of(self, record: Record) -> int:
-        if record.time_ns:
-            return record.time_ns
-        told = next((value for name, value in record.headers if name == "ce_time"), b"")
-        try:
-            return int(datetime.fromisoformat(told.decode()).timestamp() * SECOND_NS)
-        except (ValueError, OverflowError):
-            return self._now_ns
+        return time_of(record) or self._now_ns
 
 
 class _Watched:

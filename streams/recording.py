@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from streams.contracts.clock import SECOND_NS
 from streams.contracts.codec import MAX_DEAD_LETTER_BYTES
 from streams.topics import TOPICS
 from streams.transport.base import NotTaken, Record, TransportError, topic_of
@@ -57,6 +59,17 @@ def read_recording(path: Path) -> Iterator[Record]:
             number += 1
             if line.strip():
                 yield _record(path, number, line)
+
+
+def time_of(record: Record) -> int:
+    """When the transport took it, else when it happened, ns; 0 where neither is known."""
+    if record.time_ns:
+        return record.time_ns
+    told = next((value for name, value in record.headers if name == "ce_time"), b"")
+    try:
+        return max(int(datetime.fromisoformat(told.decode()).timestamp() * SECOND_NS), 0)
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _line(record: Record) -> Line:

@@ -127,8 +127,17 @@ def values_of(signals: Mapping[str, float], region: str, known: Mapping[str, Val
 
 
 def check_expression(text: str) -> None:
-    """Raises BadExpression for what no vehicle would accept."""
+    """Raises BadExpression for what no vehicle would accept, and for a word that a part of the ODD cell never is.
+    A vehicle takes that: it may know fewer words than whoever wrote the campaign."""
     Expression(text)
+    for compared in _COMPARED.finditer(text):
+        first, right, several, left, last = compared.groups()
+        name = first or last
+        for value in _QUOTED.findall(right or several or left):
+            if value not in VALUES[name]:
+                raise BadExpression(
+                    f"{name} at character {compared.start() + 1} is never {value!r}: it is {TEXTS[name]}"
+                )
 
 
 def _compiled(text: str) -> cel.Expression:
@@ -152,14 +161,6 @@ def _check_text(text: str) -> None:
         if call.group(1) not in FUNCTIONS | _OPERATORS:
             allowed = ", ".join(sorted(FUNCTIONS))
             raise BadExpression(f"{call.group(1)}() at character {call.start() + 1} is not one of {allowed}")
-    for compared in _COMPARED.finditer(text):
-        first, right, several, left, last = compared.groups()
-        name = first or last
-        for value in _QUOTED.findall(right or several or left or ""):
-            if value not in VALUES[name]:
-                raise BadExpression(
-                    f"{name} at character {compared.start() + 1} is never {value!r}: it is {TEXTS[name]}"
-                )
 
 
 def _told(message: str) -> str:

@@ -59,6 +59,8 @@ class Setup:
     clips: int
     """From each region abroad, of `clip_s`."""
     clip_s: float
+    replayed: int
+    """Drives at home, of those that the base has learnt from, that an adapter learns from besides."""
     adapter: TrainingConfig
     full: TrainingConfig
     scenes: int
@@ -79,6 +81,7 @@ FULL = Setup(
     clone=TrainingConfig(steps=1_200, batch=48, peak_rate=2e-3, warmup_steps=50, threads=1),
     clips=200,
     clip_s=10.0,
+    replayed=24,
     adapter=adapting(200),
     full=TrainingConfig(steps=200, batch=48, peak_rate=1e-3, warmup_steps=30, threads=1),
     scenes=12,
@@ -95,6 +98,7 @@ QUICK = Setup(
     clone=TrainingConfig(steps=12, batch=16, warmup_steps=4, threads=1),
     clips=10,
     clip_s=3.0,
+    replayed=2,
     adapter=adapting(6),
     full=TrainingConfig(steps=6, batch=16, warmup_steps=2, threads=1),
     scenes=2,
@@ -117,7 +121,8 @@ def run_seed(seed: int, scratch: Path, quick: bool) -> RunRow:
     with Watcher() as watch:
         run = Run(QUICK if quick else FULL, seed, watch)
         base = run.base(scratch)
-        abroad = {region: run.abroad(base, region) for region in ABROAD}
+        home, _ = run.recorded(HOME, run.setup.replayed, run.setup.drive_s)
+        abroad = {region: run.abroad(base, home, region) for region in ABROAD}
         return {"parameters": base.parameters, "abroad": abroad, "practice": run.practised(base)}
 
 
@@ -135,15 +140,15 @@ class Run:
         made_of = (code_version(), repr((s.network, s.clone, s.drives, s.drive_s)), str(self.seed))
         path = scratch / f"base-{digest('base', *made_of)[:16]}.safetensors"
         if not path.exists():
-            samples, _ = self._recorded(HOME, s.drives, s.drive_s)
+            samples, _ = self.recorded(HOME, s.drives, s.drive_s)
             save(train(samples, RIG, s.network, s.clone, seed=self.seed, hooks=self._hooks("cloning")), path)
         return base_of(load(path))
 
-    def abroad(self, base: Base, region: str) -> RunRow:
+    def abroad(self, base: Base, home: Samples, region: str) -> RunRow:
         """The base in a region, and what becomes of it there."""
         s = self.setup
         references = self._references([region], s.scenes)
-        clips, drive = self._recorded([region], s.clips, s.clip_s)
+        clips, drive = self.recorded([region], s.clips, s.clip_s)
         few = clips.take(np.flatnonzero(drive < max(round(SHARE * s.clips), 1)))
         driven = [scene for reference in references for scene in reference.course.scenes]
         seen = record_expert(driven, RIG, s.examined_s, self.seed, perturb=None, every=4)
@@ -155,7 +160,7 @@ class Run:
 
         row: RunRow = {ZERO_SHOT: told(base.checkpoint)}
         adapter = adapt(
-            base, region, few, few, RIG, s.adapter, seed=self.seed, hooks=self._hooks(f"{region}, adapter")
+            base, region, home, few, RIG, s.adapter, seed=self.seed, hooks=self._hooks(f"{region}, adapter")
         )
         row[ADAPTER] = told(merged(base, [adapter])) | {"parameters": adapter.parameters}
         for arm, learnt in ((FEW_FULL, few), (MANY_FULL, clips)):
@@ -177,7 +182,7 @@ class Run:
         found = {"before": base.checkpoint, "after": better}
         return {name: self._examined(c, references) for name, c in found.items()} | {"rounds": rounds}
 
-    def _recorded(self, regions: Sequence[str], drives: int, seconds: float) -> tuple[Samples, Ints]:
+    def recorded(self, regions: Sequence[str], drives: int, seconds: float) -> tuple[Samples, Ints]:
         """The expert's drives in regions as samples, and of which drive each frame is."""
         scenes = lessons(drives, self.seed, {Row("base", region): 1.0 for region in regions})
         what = ", ".join(regions)

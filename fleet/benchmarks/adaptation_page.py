@@ -11,7 +11,7 @@ import numpy as np
 
 from fleet.benchmarks.result import Bar, Measured, seeds_bar
 from fleet.suite_figures import interval
-from model.adapters import LARGEST_SHARE
+from model.adapters import LARGEST_SHARE, REPLAYED
 from monitoring.disengagements import Arm, garwood, rate_ratio
 from simulation.arrays import Floats
 from simulation.scores.suites import Mean, Resampling, mean
@@ -187,7 +187,8 @@ def _page(found: Mapping[str, Any], gain: Mapping[str, Any], part: float) -> str
             lines.append(f"| {region} | {arm} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"Adapters have {part:.1%} of the base's parameters. Recovered: the part of what full fine-tuning on all "
+        f"Adapters have {part:.1%} of the base's parameters; {REPLAYED:.0%} of each of their batches is "
+        "replayed from drives at home that the base has learnt from. Recovered: the part of what full fine-tuning on all "
         "clips improves. Intervals 95 %: bootstrap over seeds and episodes; rates Garwood's.",
         "",
         "| at home | PDMS | EPDMS | disengagements/km |",

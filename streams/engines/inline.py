@@ -70,8 +70,8 @@ class InlineEngine:
         """States of scope "partition", by partition."""
         self.counts = {s.name: Counts() for s in self._stages}
         self.taken = 0
-        self.unreadable = 0
-        """Of the records taken, those that held no message of their topic."""
+        self.rejected = 0
+        """Of the records taken, those that no stage was shown: dead letters."""
         self._offsets: Positions = {}
         self._now_ns = 0
         self._restore()
@@ -87,7 +87,7 @@ class InlineEngine:
             self._transport.publish(topic, key, headers, value)
         self._commit(records)
         self.taken += len(records)
-        self.unreadable += sum(r.unreadable for r in rounds)
+        self.rejected += sum(r.rejected for r in rounds)
         return len(records)
 
     def run_until_idle(self, rounds: int = 10_000) -> int:

@@ -41,8 +41,8 @@ class Round:
     def __init__(self, now_ns: int) -> None:
         self.now_ns = now_ns
         self.contents: list[Content] = []
-        self.unreadable = 0
-        """Records that held no message of their topic: dead letters before any stage."""
+        self.rejected = 0
+        """Records that no stage was shown: malformed, stale, misplaced and the like. Dead letters."""
         self._streams: dict[str, list[Message]] = {}
         self._out: list[tuple[str, str, list[Message]]] = []
         self._dead: list[tuple[Record, str, str]] = []
@@ -124,7 +124,7 @@ class Round:
         return None
 
     def _refuse(self, record: Record, reason: str, detail: str) -> None:
-        self.unreadable += 1
+        self.rejected += 1
         self._dead.append((record, reason, detail))
 
     def _take(self, stage: str, emits: Sequence[Emit], refused: Sequence[Refused]) -> None:

@@ -344,7 +344,7 @@ def absent(admin: AdminClient, config: KafkaConfig) -> str:
     """That no broker answers, where none does within a second; else "". A client that only reads says nothing when
     its broker goes away."""
     try:
-        admin.list_topics(TOPICS[0].name, timeout=1.0)
+        admin.list_topics(config.prefix + TOPICS[0].name, timeout=1.0)
     except KafkaException as error:
         return f"no Kafka broker answers at {config.bootstrap} any more ({error.args[0].str()})"
     return ""

@@ -112,7 +112,12 @@ def test_topics_are_told_as_a_table_and_as_json() -> None:
         ),
         (("streams", "asyncapi", "--against", "README.md"), "README.md"),
         (("streams", "record", "--kafka", "127.0.0.1:9", "--topics", "no.such", "--out", "x"), "no.such"),
-        (("streams", "play", "--input", "no-such-file", "--kafka", "127.0.0.1:9"), "no-such-file"),
+        (
+            ("streams", "play", "--input", "no-file", "--topics", "fleet.events", "--kafka", "127.0.0.1:9"),
+            "no-file",
+        ),
+        (("streams", "dead-letters", "list", "--topic", "no.such", "--kafka", "127.0.0.1:9"), "no.such"),
+        (("replay", "--input", "README.md", "--when", "illumination == 'knight'"), "never 'knight'"),
         (("streams", "play", "--input", "README.md", "--topics", "no.such", "--kafka", "127.0.0.1:9"), "no.such"),
         (("streams", "dead-letters", "list", "--from", "soon", "--kafka", "127.0.0.1:9"), "soon"),
         (("campaigns", "list"), "--input"),

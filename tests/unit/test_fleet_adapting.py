@@ -19,7 +19,7 @@ from fleet.unfinished import unfinished
 from jobs.recorded import from_folder
 from model import adapter_file
 from model.adapter_file import Adapter, Base, WrongBase
-from model.adapters import adapt
+from model.adapters import REPLAYED, adapt
 from model.checkpoint import Checkpoint, load, save
 from model.config import NetworkConfig
 from model.data import BadSamples, Samples
@@ -87,6 +87,27 @@ def test_a_stopped_run_goes_on_and_another_does_not(
     monkeypatch.setattr(adapting, "adapt", adapt)
     run_adapt(base, replace(ASKED, seed=3), out, as_json=True)
     assert out.exists()
+
+
+def test_what_the_base_knows_is_replayed(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[tuple[Samples, Samples, float]] = []
+
+    def asked(base: Base, name: str, replay: Samples, clips: Samples, *words: Any, **options: Any) -> Adapter:
+        got.append((replay, clips, words[1].replay_share))
+        return adapt(base, name, replay, clips, *words, **options)
+
+    monkeypatch.setattr(adapting, "adapt", asked)
+    for home in ((), ("us", "de")):
+        run_adapt(base, replace(ASKED, drives=2, home=home), tmp_path / f"{len(home)}.safetensors", as_json=True)
+    (alone, clips, none), (known, again, share) = got
+    assert alone is clips and none == 0.0
+    assert (
+        share == REPLAYED
+        and set(known.sources) == {"us-1-0", "de-1-1"}
+        and set(again.sources) == {"uk-1-0", "uk-1-1"}
+    )
+    first, second = (adapter_file.load(tmp_path / f"{n}.safetensors") for n in (0, 2))
+    assert any(not np.array_equal(first.weights[name], second.weights[name]) for name in first.weights)
 
 
 def test_what_an_attempt_left_damaged_is_not_gone_on_from(tmp_path: Path) -> None:

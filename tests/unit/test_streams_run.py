@@ -114,9 +114,9 @@ def test_what_only_flink_takes(option: tuple[str, str]) -> None:
 
 def test_a_tally_adds_up_what_engines_did() -> None:
     engine = InlineEngine(MemoryTransport(), [Dedup()], SystemClock())
-    engine.taken, engine.unreadable, engine.counts["dedup"] = 5, 2, Counts(3, 2, 1)
-    assert str(Tally().add(engine)) == "5 records, 2 of them unreadable (dead letters): dedup 3 -> 2 (1 refused)"
-    engine.unreadable = 0
+    engine.taken, engine.rejected, engine.counts["dedup"] = 5, 2, Counts(3, 2, 1)
+    assert str(Tally().add(engine)) == "5 records, 2 of them rejected (dead letters): dedup 3 -> 2 (1 refused)"
+    engine.rejected = 0
     assert str(Tally().add(engine).add(engine)) == "10 records: dedup 6 -> 4 (2 refused)"
 
 

@@ -113,8 +113,8 @@ class BatchEngine:
         self._pending: Future[None] | None = None
         self._closing = False
         self.taken = 0
-        self.unreadable = 0
-        """Of the records taken, those that held no message of their topic."""
+        self.rejected = 0
+        """Of the records taken, those that no stage was shown: dead letters."""
         self._client = Client(self._kafka(), config.group, topics, config.instance if self.shared else "")
         try:
             self._begin()
@@ -152,6 +152,7 @@ class BatchEngine:
         outgoing: list[tuple[int, list[Outgoing]]] = []
         rows: list[tuple[int, Row]] = []
         offsets: dict[Position, tuple[int, int]] = {}
+        rejected = 0
         for key, part in self._split(batch):
             kept = self._units[key]
             now_ns = self._now(_Records(part), kept.unit.now_ns)
@@ -163,24 +164,28 @@ class BatchEngine:
             self._store(done.contents)
             rows += self._rows(kept, done, part)
             kept.unit.accept(done, part)
-            self.unreadable += done.unreadable
+            rejected += done.rejected
             outgoing.append((done.now_ns, done.outgoing()))
             offsets |= {place: (taken.until, kept.hint) for place, taken in part.items()}
         self._commit(Commit(outgoing, rows, offsets))
         number = sum(len(taken) for taken in batch.values())
         self.taken += number
+        self.rejected += rejected
         return number
 
     def run(self, stop: Callable[[], bool], idle_s: float | None = None) -> None:
-        """Step until told to stop, or until nothing came for `idle_s`; then close."""
+        """Step until told to stop, or until a broker that answers sent nothing for `idle_s`."""
         heard_s = time.monotonic()
         with seldom_collected():
             while not stop():
-                # Who waits for partitions is not idle: the group may take longer than `idle_s`.
-                if self.step() or not self._units:
+                held = bool(self._units)
+                # Who waits for partitions, and restores what they had, is not idle: that may take longer.
+                if self.step() or not held:
                     heard_s = time.monotonic()
                 elif idle_s is not None and time.monotonic() - heard_s > idle_s:
-                    break
+                    if not self.absent():
+                        break
+                    heard_s = time.monotonic()  # who hears nothing knows nothing
 
     def close(self) -> None:
         """Finish what was begun, keep a snapshot, leave the group. Errors on the way leave it to the changelog."""
@@ -362,7 +367,8 @@ class BatchEngine:
             for place in self._places(partitions):
                 units[place[1]], start = self._restore(place[1], [place])
                 positions |= start
-            # All or none: a client that was given some of them alone hangs where it is closed without a broker.
+            # At once: a client that was given some of them alone hangs where it is closed without a broker. Where
+            # none is given, as a restore failed, the binding gives it all, and what it takes is not looked at.
             consumer.incremental_assign(self._from(self._places(partitions), positions))
             self._units |= units
 

@@ -74,9 +74,9 @@ class Done:
         return all(r.silent for r in self.rounds)
 
     @property
-    def unreadable(self) -> int:
-        """Records that held no message of their topic."""
-        return sum(r.unreadable for r in self.rounds)
+    def rejected(self) -> int:
+        """Records that no stage was shown: dead letters."""
+        return sum(r.rejected for r in self.rounds)
 
     @property
     def contents(self) -> list[Content]:
