@@ -146,6 +146,8 @@ def test_language_learns_what_is_shown_and_the_same_without_its_cause(monkeypatc
     first = {place: i for i, place in reversed(list(enumerate(places)))}
     twins = [(first[place], i) for i, place in enumerate(places) if first[place] != i]
     assert len(twins) >= 5
+    assert all(samples.weight[a] == samples.weight[b] for a, b in twins), "neither is told by default"
+    assert len(set(samples.weight)) > 2, "what comes up seldom weighs more"
     assert all(s > EVIDENT_PX or cause == "door" for s, cause in zip(shown, causes, strict=True))
     changed = [causes[a] != causes[b] for a, b in twins]
     assert np.mean(changed) > 0.8, "mostly nothing else calls for the same"
