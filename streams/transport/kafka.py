@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
@@ -45,6 +44,9 @@ _RESULT = TypeVar("_RESULT")
 Settings = dict[str, str | int | float | bool]
 _BATCH_OVERHEAD = 10_000
 """Bytes of framing that a broker's limit must allow beside the largest record."""
+OLDEST = 0
+"""Where the log begins, or what a client takes for it (auto.offset.reset) where that is gone. librdkafka's own
+word for it makes it ask the broker, half a second later."""
 LARGEST_BATCH_BYTES = max(t.max_bytes for t in TOPICS) + _BATCH_OVERHEAD
 """What a producer must be allowed to send at once."""
 ONE_AT_A_TIME: Settings = {"max.in.flight.requests.per.connection": 1}
@@ -267,7 +269,7 @@ class KafkaTransport:
         if positions is None:
             positions = self._committed(consumer, topics)
         start = [
-            TopicPartition(self.config.prefix + t, p, positions.get((t, p), OFFSET_BEGINNING))
+            TopicPartition(self.config.prefix + t, p, positions.get((t, p), OLDEST))
             for t, p in self._partitions(topics)
         ]
         call(lambda: consumer.assign(start))

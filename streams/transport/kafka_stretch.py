@@ -43,7 +43,7 @@ def _read(
     call(lambda: consumer.assign([TopicPartition(*at, starts[at]) for at in sorted(todo)]))
     heard = time.monotonic()
     while todo:
-        for message in call(lambda: consumer.consume(1000, 0.2)):
+        for message in call(lambda: consumer.consume(1000, 0.05)):
             heard = time.monotonic()
             at, offset, ends_here = _place(message)
             if not ends_here and offset < left[at]:
@@ -104,5 +104,6 @@ def _settings(config: KafkaConfig) -> dict[str, str | int | float | bool]:
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,
         },
     )

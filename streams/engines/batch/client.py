@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
@@ -28,6 +27,7 @@ from streams.topics import BY_NAME
 from streams.transport.base import Position, Positions, Retry, Spent
 from streams.transport.kafka import (
     LARGEST_BATCH_BYTES,
+    OLDEST,
     ONE_AT_A_TIME,
     KafkaConfig,
     KafkaTransport,
@@ -150,8 +150,7 @@ class Client:
 
     def rows(self, partition: int, since: int | None) -> Iterator[Row]:
         """The changelog's rows, oldest first."""
-        start = OFFSET_BEGINNING if since is None else since
-        with _Reading(self.config, self.changelog, partition, start) as reading:
+        with _Reading(self.config, self.changelog, partition, since or OLDEST) as reading:
             for message in reading.until(None):
                 yield bytes_of(message.key()), bytes_of(message.value())
 
@@ -164,7 +163,7 @@ class Client:
                 batch: Batch = {}
                 for place, until in step.until.items():
                     if place not in readings:
-                        start = positions.get(place, OFFSET_BEGINNING)
+                        start = positions.get(place, OLDEST)
                         readings[place] = _Reading(self.config, self.config.prefix + place[0], place[1], start)
                     messages = list(readings[place].until(until))
                     batch[place] = taken_of(place, messages, until)
@@ -279,7 +278,9 @@ class Client:
 
 
 class _Reading:
-    """One partition from an offset on, without a group."""
+    """One partition from an offset on, or from the oldest there is where that is gone; without a group. Made for
+    each partition that comes: by the client's defaults each would take a second, most of it waiting for the end to
+    be told."""
 
     def __init__(self, config: KafkaConfig, topic: str, partition: int, start: int) -> None:
         settings: Settings = {
@@ -289,6 +290,7 @@ class _Reading:
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "queued.max.messages.kbytes": 8_192,
+            "fetch.wait.max.ms": 10,
         }
         self._consumer = Consumer(client_settings(config, settings), logger=_log)
         self._what = f"{topic}/{partition}"
@@ -314,7 +316,7 @@ class _Reading:
                 yield self._left.pop(0)
             if self._left or (offset is not None and self._next >= offset):
                 return
-            messages = call(lambda: self._consumer.consume(1_000, 0.2))
+            messages = call(lambda: self._consumer.consume(1_000, 0.02))
             if messages:
                 ends = time.monotonic() + self._timeout_s
             elif time.monotonic() > ends:

@@ -30,7 +30,7 @@ from streams.stage import AnyStage, Content
 from streams.state import packed
 from streams.topology import BY_STAGE, topics_read
 from streams.transport.base import Position, Positions, Record, Retry, TransportError
-from streams.transport.kafka import KafkaConfig
+from streams.transport.kafka import OLDEST, KafkaConfig
 
 STUCK_S = 40.0
 """No commit takes so long: the broker gives a transaction up after 15 s, the client its calls after 30."""
@@ -407,10 +407,7 @@ class BatchEngine:
 
     def _from(self, places: Iterable[Position], positions: dict[Position, int]) -> list[TopicPartition]:
         prefix = self.config.kafka.prefix
-        return [TopicPartition(prefix + t, p, positions.get((t, p), _OLDEST)) for t, p in places]
-
-
-_OLDEST = -2
+        return [TopicPartition(prefix + t, p, positions.get((t, p), OLDEST)) for t, p in places]
 
 
 def _aside(action: Callable[[], None]) -> Future[None]:
