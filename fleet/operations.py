@@ -15,7 +15,7 @@ Broker = Annotated[
 ]
 MaybeBroker = Annotated[
     str | None,
-    typer.Option("--kafka", metavar="HOST:PORT", help=f"Read this broker.  [default: {BROKER}, unless --input]"),
+    typer.Option("--kafka", metavar="HOST:PORT", help=f"Read this broker.  [default: ${BROKER}, unless --input]"),
 ]
 Prefix = Annotated[str, typer.Option(help="Before every topic and group: several fleets on one broker.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
