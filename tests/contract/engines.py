@@ -4,7 +4,6 @@ tests (test_engines.py here, tests/services for those that need a broker)."""
 from __future__ import annotations
 
 from collections import Counter
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
