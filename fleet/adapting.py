@@ -55,7 +55,7 @@ def run_adapt(path: Path, asked: Asked, out: Path, *, as_json: bool) -> None:
         samples = _samples(asked, rig, watch)
         known = region_samples(asked.home, asked.drives, asked.seed, rig, watch) if asked.home else samples
         # Of every frame: a run goes on only with what it began with.
-        learnt = [sha256_hex(to_bytes(some)) for some in (samples, known)]
+        learnt = [sha256_hex(to_bytes(some)) for some in ((samples, known) if asked.home else (samples,))]
         run = unfinished(out, base.sha256, asked.name, asked.steps, asked.rank, asked.seed, *learnt)
         hooks = Hooks(
             lambda done, of, loss: watch("steps", done, of, f"loss {loss:.3f}"), run.keep, KEEP_EVERY, run.left()

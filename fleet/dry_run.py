@@ -15,7 +15,7 @@ import typer
 
 from fleet.operations import BROKER
 from fleet.stages import make_stages
-from fleet.times import duration_ns, span
+from fleet.times import duration_ns, inside, span
 from registry.store import Store
 from streams.dry_run import DryRun, Report, chain
 from streams.engines.round import UnknownStage
@@ -34,9 +34,14 @@ class NoInput(ValueError):
 
 def record_topics(broker: str, prefix: str, topics: str, begin: str, end: str, out: Path) -> None:
     """Write a stretch of topics into a file. Raises NotTaken, ConnectionFailed, BadTime, OSError."""
-    names = [topic_of(name.strip()).name for name in topics.split(",") if name.strip()]
+    names = named_topics(topics)
     count = write_recording(out, _stretch(broker, prefix, names, begin, end))
     typer.echo(f"{count} records of {', '.join(names)} in {out}")
+
+
+def named_topics(text: str) -> list[str]:
+    """Topics of the table, with commas between. Raises NotTaken."""
+    return [topic_of(name.strip()).name for name in text.split(",") if name.strip()]
 
 
 def print_dry_run(
@@ -82,12 +87,8 @@ def recorded(
         if not broker:
             raise NoInput(f"give --input FILE or --kafka HOST:PORT, or set {BROKER}")
         return _stretch(broker, prefix, topics, begin, end)
-    from_ns, to_ns = span(begin, end)
-    return (
-        r
-        for r in read_recording(source)
-        if r.topic in topics and (not r.time_ns or from_ns <= r.time_ns < (to_ns or r.time_ns + 1))
-    )
+    when = span(begin, end)
+    return (r for r in read_recording(source) if r.topic in topics and (not r.time_ns or inside(r.time_ns, when)))
 
 
 def _stretch(broker: str, prefix: str, topics: Sequence[str], begin: str, end: str) -> Iterator[Record]:

@@ -9,9 +9,8 @@ from pathlib import Path
 import typer
 
 from fleet.console import Watcher
-from fleet.dry_run import NoInput
+from fleet.dry_run import NoInput, named_topics
 from streams.recording import read_recording, time_of
-from streams.transport.base import topic_of
 from streams.transport.kafka import KafkaConfig, KafkaTransport
 
 FLUSHED = 1000
@@ -21,7 +20,7 @@ FLUSHED = 1000
 def play_recording(source: Path, broker: str, prefix: str, topics: str) -> None:
     """Send the records of some topics in the file's order, and tell how many the broker has, however it ends.
     Raises NoInput before anything is done, NotTaken, BadRecording, ConnectionFailed, Retry, OSError."""
-    names = {topic_of(name.strip()).name for name in topics.split(",") if name.strip()}
+    names = named_topics(topics)
     records = (record for record in read_recording(source) if record.topic in names)
     first = next(records, None)
     if first is None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import typer
 
-from fleet.times import span, utc
+from fleet.times import inside, span, utc
 from streams.contracts.clock import SystemClock
 from streams.contracts.dead_letter import DeadLetter
 from streams.topics import DEAD_LETTER, TOPICS, Topic
@@ -48,14 +48,14 @@ def print_dead_letters(broker: str, prefix: str, wanted: Wanted, *, as_json: boo
     ConnectionFailed, Retry."""
     if wanted.topic:
         topic_of(wanted.topic)
-    from_ns, to_ns = span(wanted.begin, wanted.end)
+    when = span(wanted.begin, wanted.end)
     letters = _letters(KafkaConfig(broker, prefix=prefix))
     found = {
         number: letter
         for number, letter in enumerate(letters)
         if wanted.topic in ("", letter.topic)
         and wanted.reason in ("", letter.reason)
-        and from_ns <= letter.time_ns < (to_ns or letter.time_ns + 1)
+        and inside(letter.time_ns, when)
     }
     if as_json:
         typer.echo(json.dumps([{"number": number, **_letter(letter)} for number, letter in found.items()]))

@@ -23,6 +23,12 @@ def span(begin: str, end: str) -> tuple[int, int | None]:
     return from_ns, to_ns
 
 
+def inside(time_ns: int, span: tuple[int, int | None]) -> bool:
+    """Whether a time, ns, is in such a span."""
+    from_ns, to_ns = span
+    return from_ns <= time_ns and (to_ns is None or time_ns < to_ns)
+
+
 def time_ns(text: str, now_ns: int) -> int:
     """An RFC 3339 time (without a zone: UTC) or a duration before now, in ns. Raises BadTime."""
     if re.fullmatch(r"\d+(\.\d+)?[smhd]", text):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +13,7 @@ from typing import Any
 
 import typer
 
+from fleet.benchmarks.machine import this_machine
 from fleet.benchmarks.result import Measured
 
 
@@ -65,12 +64,13 @@ def run_benchmark(name: str, *, seeds: str, out: Path, quick: bool, as_json: boo
     if name not in CATALOG:
         raise UnknownBenchmark(f"no benchmark {name!r}; there are: {', '.join(CATALOG)}")
     numbers = _seeds(seeds or SEEDS.get(name, "11,12"))
+    machine = this_machine()
     measured = CATALOG[name](numbers, Path("runs") / "benchmarks" / (f"{name}-quick" if quick else name), quick)
     document = {
         "name": name,
         "command": _command(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": _machine(),
+        "machine": machine.told(),
         "seeds": numbers,
         "quick": quick,
         "results": measured.results,
@@ -120,7 +120,3 @@ def _page(document: dict[str, Any], measured: Measured) -> str:
 
 def _command() -> str:
     return " ".join(["fleet", *sys.argv[1:]])
-
-
-def _machine() -> str:
-    return f"{os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}"

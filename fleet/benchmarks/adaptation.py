@@ -60,7 +60,7 @@ class Setup:
     """From each region abroad, of `clip_s`."""
     clip_s: float
     replayed: int
-    """Drives at home, of those that the base has learnt from, that an adapter learns from besides."""
+    """Drives at home, such as the base has learnt from, that an adapter learns from besides."""
     adapter: TrainingConfig
     full: TrainingConfig
     scenes: int

@@ -188,7 +188,7 @@ def _page(found: Mapping[str, Any], gain: Mapping[str, Any], part: float) -> str
     lines += [
         "",
         f"Adapters have {part:.1%} of the base's parameters; {REPLAYED:.0%} of each of their batches is "
-        "replayed from drives at home that the base has learnt from. Recovered: the part of what full "
+        "replayed from drives at home, such as the base has learnt from. Recovered: the part of what full "
         "fine-tuning on all clips improves. Intervals 95 %: bootstrap over seeds and episodes; rates Garwood's.",
         "",
         "| at home | PDMS | EPDMS | disengagements/km |",

@@ -126,7 +126,7 @@ def test_topics_are_told_as_a_table_and_as_json() -> None:
         (("campaigns", "create", "x", "--when", "true", "--by", "a", "--kafka", "127.0.0.1:9"), "127.0.0.1:9"),
         (
             ("campaigns", "create", "x", "--when", "true", "--by", "a", "--kafka", "h:9", "--probability", "0"),
-            "--probability",
+            "'--probability': Input should be greater than",
         ),
         (("campaigns", "kill", "x", "--by", "a", "--kafka", "127.0.0.1:9"), "127.0.0.1:9"),
         (("replay", "--input", "README.md", "--when", "true"), "README.md:1"),
