@@ -29,7 +29,7 @@ from mode.utils.queues import FlowControlEvent
 Positions = Mapping[TP, int]
 
 COMMIT_S = 5.0
-"""A commit that takes longer is left to the next record."""
+"""What takes longer to be told or said is left to the next look."""
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -51,21 +51,29 @@ class _Thread(driver.AIOKafkaConsumerThread):
         known = {tp: offset for tp, offset in positions.items() if tp in assigned}
         for tp, offset in known.items():
             consumer.seek(driver.ensure_aiokafka_TP(tp), offset)
-        await self._commit_what_lies_behind(consumer, known)
+        await self._commit_what_lies_behind(known)
         others = [tp for tp in assigned if tp not in known]
         committed: dict[TP, int] = await consumer.seek_to_committed(*others) if others else {}
         return committed | known
 
-    async def _commit_what_lies_behind(self, consumer: AIOKafkaConsumer, known: Positions) -> None:
-        """Faust commits what it acknowledges, which records before these positions never will be: the group would
-        look late until new ones come. Where it cannot be said now, they say it."""
-        places = {tp: driver.ensure_aiokafka_TP(tp) for tp in known}
+    async def commit_what_lies_behind(self, positions: Positions) -> None:
+        """Of what is assigned. Faust commits what it acknowledges, which records before these positions never will
+        be, and never repeats a commit that failed: the group would look late until new ones come. Where it cannot
+        be said now, the next look says it."""
+        await self.call_thread(self._commit_what_lies_behind, positions)
+
+    async def _commit_what_lies_behind(self, positions: Positions) -> None:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        places = {tp: driver.ensure_aiokafka_TP(tp) for tp in positions if tp in assigned}
         with suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(COMMIT_S):
+                # All at once; asked one by one they are hundreds of requests, and too many for a slow broker.
+                said = await consumer._coordinator.fetch_committed_offsets(list(places.values()))
                 behind = {
-                    places[tp]: offset
-                    for tp, offset in known.items()
-                    if offset > (await consumer.committed(places[tp]) or 0)
+                    place: positions[tp]
+                    for tp, place in places.items()
+                    if positions[tp] > max(said[place].offset if place in said else 0, 0)
                 }
                 if behind:
                     await consumer.commit(behind)
@@ -82,11 +90,13 @@ class _Consumer(driver.Consumer):
         return await self._thread.seek_to(self.app.positions())
 
     async def look(self, stood_still: StoodStill) -> None:
-        """Fetch again what is there and does not come, also from partitions that Faust has left out: it stops
-        fetching where a queue is full, and must be told when it no longer is."""
-        assert isinstance(self.app, JournaledApp)
+        """Say what is taken where the group's commits do not. Fetch again what is there and does not come, also
+        from partitions that Faust has left out: it stops fetching where a queue is full, and must be told when it
+        no longer is."""
+        assert isinstance(self.app, JournaledApp) and isinstance(self._thread, _Thread)
         held, ends = self.assignment(), None
         taken = {tp: offset for tp, offset in self.app.positions().items() if tp in held}
+        await self._thread.commit_what_lies_behind(taken)
         # Where it cannot be told now, the next look tells.
         with suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(COMMIT_S):

@@ -226,6 +226,8 @@ class FaustPlayer(KafkaPlayer):
     def __init__(self, broker: NativeKafka, folder: Path) -> None:
         super().__init__(broker, folder)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._left: dict[tuple[str, int], tuple[int, int]] = {}
+        """What is there and not committed: how far it is, and to where."""
 
     def start(self, member: str = "a") -> None:
         """A worker; one of the same name takes its place back."""
@@ -247,7 +249,8 @@ class FaustPlayer(KafkaPlayer):
         places = self.inputs()
         # In this order: what follows from a record is told before the record counts as taken.
         committed, ends = self.committed(self.run, places), self.ends(places)
-        return bool(ends) and all(committed.get(place, 0) >= end for place, end in ends.items() if end)
+        self._left = {p: (committed.get(p, 0), end) for p, end in ends.items() if committed.get(p, 0) < end > 0}
+        return bool(ends) and not self._left
 
     def stop(self) -> None:
         for process in self._processes.values():
@@ -269,7 +272,8 @@ class FaustPlayer(KafkaPlayer):
         return {p.name: p.read_bytes() for p in self.folder.glob("contents/*")} if name == "archive" else {}
 
     def waiting_for(self) -> str:
-        return self._log.read_text(errors="replace")[-3000:]
+        left = "; ".join(f"{place}: {at} of {end}" for place, (at, end) in self._left.items())
+        return f"{self._log.read_text(errors='replace')[-2000:]}\nnot committed: {left[:800]}"
 
     @property
     def _log(self) -> Path:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.structs import TopicPartition
+from aiokafka.errors import CommitFailedError, KafkaConnectionError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 from mode.utils.queues import FlowControlQueue
 
@@ -19,7 +20,7 @@ from streams.contracts.clock import VirtualClock
 from streams.dedup import Dedup
 from streams.engines.faust_app import FaustConfig, build_app
 from streams.engines.faust_flow import flows_of
-from streams.engines.faust_parts import JournaledApp, StoodStill, _Thread
+from streams.engines.faust_parts import JournaledApp, StoodStill, _Consumer, _Thread
 from streams.engines.now import clock_time
 from streams.novelty import NoveltyStage
 from streams.tagging import Tagging
@@ -34,6 +35,8 @@ class Broker:
     def __init__(self) -> None:
         self.commits: dict[TP, int | None] = {EVENTS: 83, CHANGELOG: 5, NEW: None}
         self.had: list[tuple[TP, int | None]] = []
+        self.refuses = 0
+        self._coordinator = self
 
     def assignment(self) -> set[TopicPartition]:
         return {TopicPartition(*tp) for tp in self.commits}
@@ -41,10 +44,14 @@ class Broker:
     def seek(self, tp: TopicPartition, offset: int) -> None:
         self.had.append((TP(*tp), offset))
 
-    async def committed(self, tp: TopicPartition) -> int | None:
-        return self.commits[TP(*tp)]
+    async def fetch_committed_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        found = {tp: self.commits[TP(*tp)] for tp in tps}
+        return {tp: OffsetAndMetadata(-1 if offset is None else offset, "") for tp, offset in found.items()}
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self.refuses -= 1
+        if self.refuses >= 0:
+            raise CommitFailedError("the group has already rebalanced")
         self.commits |= {TP(*tp): offset for tp, offset in offsets.items()}
 
     async def seek_to_committed(self, *tps: TopicPartition) -> dict[TopicPartition, int | None]:
@@ -109,6 +116,31 @@ def test_what_came_while_it_flows_is_not_cleared_by_resuming_again() -> None:
 def test_a_commit_that_lies_behind_its_journal_is_brought_up_and_no_other() -> None:
     broker, _ = sought({EVENTS: 78, CHANGELOG: 9, NEW: 2})
     assert broker.commits == {EVENTS: 83, CHANGELOG: 9, NEW: 2}
+
+
+def test_a_commit_that_failed_is_said_at_a_later_look_and_nothing_is_said_of_what_was_not_taken() -> None:
+    broker = Broker()
+    broker.refuses = 2
+
+    async def look() -> dict[TP, int | None]:
+        await Thread(broker).commit_what_lies_behind({EVENTS: 90, NEW: 0, TP("gone", 3): 4})
+        return dict(broker.commits)
+
+    behind = {EVENTS: 83, CHANGELOG: 5, NEW: None}
+    assert [asyncio.run(look()) for _ in range(3)] == [behind, behind, behind | {EVENTS: 90}]
+
+
+def test_a_look_says_what_is_taken_also_where_ends_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ends(_consumer: object, *_places: object) -> None:
+        raise KafkaConnectionError
+
+    broker, app = Broker(), JournaledApp("g", fleet_topics=(), positions=lambda: {EVENTS: 90}, autodiscover=False)
+    consumer = object.__new__(_Consumer)
+    consumer.app, consumer._thread = app, Thread(broker)
+    monkeypatch.setattr(_Consumer, "assignment", lambda _consumer: {EVENTS})
+    monkeypatch.setattr(_Consumer, "highwaters", ends)
+    asyncio.run(consumer.look(StoodStill()))
+    assert broker.commits[EVENTS] == 90
 
 
 def test_without_a_journal_commits_count() -> None:
