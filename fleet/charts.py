@@ -131,13 +131,15 @@ def law_chart(series: Sequence[Series], up: str, across: str) -> str:
         return left + (width - left - 110) * math.log(value / low_x) / (math.log(high_x / low_x) or 1.0)
 
     def y(value: float) -> float:
-        return height - bottom - (height - bottom - 14) * (value - low_y) / (high_y - low_y)
+        return height - bottom - (height - bottom - 24) * (value - low_y) / (high_y - low_y)
 
+    step = _round((high_y - low_y) / 4)
     parts = [
         f'<line class="grid" x1="{left}" x2="{width - 104}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>'
         f'<text x="{left - 8}" y="{y(t) + 4:.1f}" text-anchor="end">{t:.3g}</text>'
-        for t in (low_y + (high_y - low_y) * k / 5 for k in range(1, 5))
+        for t in (step * k for k in range(math.ceil(low_y / step), math.floor(high_y / step) + 1))
     ]
+    parts.append(f'<text x="{left}" y="14">{escape(up)}</text>')
     for size in sorted({x for one in series for x, _ in one.points}):
         parts.append(f'<text x="{x(size):.1f}" y="{height - 26}" text-anchor="middle">{size:.0f}</text>')
     parts.append(
