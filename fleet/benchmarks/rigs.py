@@ -195,12 +195,17 @@ def _pooled(rows: Sequence[RigRow]) -> RigRow:
 
 
 def _table(found: Mapping[str, RigRow]) -> str:
-    rows = ["| rig | cameras | driver | PDMS | km | disengagements | plans not finite |", "|" + "---|" * 7]
+    rows = [
+        "| rig | cameras | driver | PDMS | lost against specialist | km | disengagements | plans not finite |",
+        "|" + "---|" * 8,
+    ]
     for name, row in found.items():
+        specialist = max(row["specialist"]["pdms"]["value"], 1e-9)
         for driver in DRIVERS:
             own = row[driver]
             rows.append(
-                f"| {name} | {row['cameras']} | {driver} | {interval(own['pdms'])} | {own['km']:.1f} | "
+                f"| {name} | {row['cameras']} | {driver} | {interval(own['pdms'])} | "
+                f"{1 - own['pdms']['value'] / specialist:.1%} | {own['km']:.1f} | "
                 f"{own['disengagements']} | {own['not_finite']} of {own['plans']} |"
             )
     note = "Base worlds of reporting seeds; a lost camera is black. 95 % intervals over seeds and episodes."
