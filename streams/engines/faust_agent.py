@@ -45,7 +45,7 @@ class FlowAgent:
         self._limit, self._period_s = limit, period_s
         self._queue: asyncio.Queue[EventT[Any]] = asyncio.Queue(limit)
         self._lock = asyncio.Lock()
-        self._whole = True
+        self.whole = True
         """Whether all that followed from the lanes' last steps was told."""
         raw: dict[str, Any] = {
             "key_type": bytes,
@@ -84,16 +84,16 @@ class FlowAgent:
         async with self._lock:
             rows: dict[bytes, bytes] = dict(self._table.data)
             self.lanes = {n: Lane(n, self.flow.stages, self.counts, rows) for n in self._given()}
-            self._whole = False
+            self.whole = False
             for lane in self.lanes.values():
                 await self._publish(lane.untold, lane.now_ns)
-            self._whole = True
+            self.whole = True
 
     async def release(self) -> None:
         """Give the lanes up, each with a snapshot, so that whoever takes them has nothing to tell again; without,
         where a turn was broken off."""
         async with self._lock:
-            for lane in (x for x in self.lanes.values() if x.steps and self._whole):
+            for lane in (x for x in self.lanes.values() if x.steps and self.whole):
                 await self._keep(lane.number, lane.snapshot())
             self.lanes = {}
 
@@ -134,13 +134,13 @@ class FlowAgent:
             events = await self._take()
             async with self._lock:
                 current = [e for e in events if self._current(e)]
-                self._whole = False
+                self.whole = False
                 try:
                     await self._turn(current)
                 except Exception as error:
                     await self._app.crash(error)
                     raise
-                self._whole = True
+                self.whole = True
             for event in current:
                 event.ack()
 

@@ -158,9 +158,16 @@ def build_app(
     def positions() -> dict[TP, int]:
         return {tp: o for agent in agents for tp, o in agent.positions().items()}
 
+    def told() -> dict[TP, int]:
+        return {tp: o for agent in agents if agent.whole for tp, o in agent.positions().items()}
+
     fleet = [t for f in flows if f.scope == "fleet" for t in (*f.inputs, f.changelog)]
     app = JournaledApp(
-        config.prefix + config.group, fleet_topics=fleet, positions=positions, **_settings(config, folder)
+        config.prefix + config.group,
+        fleet_topics=fleet,
+        positions=positions,
+        told=told,
+        **_settings(config, folder),
     )
     agents += [FlowAgent(app, f, now, sink=sink, limit=config.limit, period_s=config.period_s) for f in flows]
     _follow_rebalances(app, agents)

@@ -90,13 +90,13 @@ class _Consumer(driver.Consumer):
         return await self._thread.seek_to(self.app.positions())
 
     async def look(self, stood_still: StoodStill) -> None:
-        """Say what is taken where the group's commits do not. Fetch again what is there and does not come, also
-        from partitions that Faust has left out: it stops fetching where a queue is full, and must be told when it
-        no longer is."""
+        """Say what was taken and told where the group's commits do not. Fetch again what is there and does
+        not come, also from partitions that Faust has left out: it stops fetching where a queue is full, and
+        must be told when it no longer is."""
         assert isinstance(self.app, JournaledApp) and isinstance(self._thread, _Thread)
         held, ends = self.assignment(), None
         taken = {tp: offset for tp, offset in self.app.positions().items() if tp in held}
-        await self._thread.commit_what_lies_behind(taken)
+        await self._thread.commit_what_lies_behind(self.app.told())
         # Where it cannot be told now, the next look tells.
         with suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(COMMIT_S):
@@ -200,6 +200,8 @@ class JournaledApp(faust.App):
 
     fleet_topics: set[str]
     positions: Callable[[], Positions]
+    told: Callable[[], Positions]
+    """Those before which all that followed was told: a turn moves its positions on before it tells."""
 
     def __init__(
         self,
@@ -207,10 +209,11 @@ class JournaledApp(faust.App):
         *,
         fleet_topics: Iterable[str],
         positions: Callable[[], Positions],
+        told: Callable[[], Positions] = dict,
         **options: Any,  # noqa: ANN401  # Faust's settings
     ) -> None:
         super().__init__(name, PartitionAssignor=OneForTheFleet, **options)
-        self.fleet_topics, self.positions = set(fleet_topics), positions
+        self.fleet_topics, self.positions, self.told = set(fleet_topics), positions, told
 
     async def fetch_what_stood_still(self, stood_still: StoodStill) -> None:
         """Once in a while; while partitions change hands, positions are being sought anyway."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from streams.contracts.clock import VirtualClock
 from streams.dedup import Dedup
 from streams.engines.faust_app import FaustConfig, build_app
 from streams.engines.faust_flow import flows_of
-from streams.engines.faust_parts import JournaledApp, StoodStill, _Consumer, _Thread
+from streams.engines.faust_parts import JournaledApp, Positions, StoodStill, _Consumer, _Thread
 from streams.engines.now import clock_time
 from streams.novelty import NoveltyStage
 from streams.tagging import Tagging
@@ -134,7 +134,11 @@ def test_a_look_says_what_is_taken_also_where_ends_cannot_be_told(monkeypatch: p
     async def ends(_consumer: object, *_places: object) -> None:
         raise KafkaConnectionError
 
-    broker, app = Broker(), JournaledApp("g", fleet_topics=(), positions=lambda: {EVENTS: 90}, autodiscover=False)
+    def at(offset: int) -> Callable[[], Positions]:
+        return lambda: {EVENTS: offset}
+
+    broker = Broker()
+    app = JournaledApp("g", fleet_topics=(), positions=at(97), told=at(90), autodiscover=False)
     consumer = object.__new__(_Consumer)
     consumer.app, consumer._thread = app, Thread(broker)
     monkeypatch.setattr(_Consumer, "assignment", lambda _consumer: {EVENTS})
