@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fleet.benchmarks.apart import each_seed
 from fleet.benchmarks.result import Bar, Measured
 from fleet.benchmarks.schooling import Report
 from fleet.console import Watcher
@@ -91,12 +92,13 @@ class Watched:
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     """Every seed: the recordings, the specialists, the one network, and their drives."""
-    setup = QUICK if quick else FULL
-    runs: dict[str, dict[str, RigRow]] = {}
+    return assess(each_seed(run_seed, seeds, scratch, quick))
+
+
+def run_seed(seed: int, scratch: Path, quick: bool) -> dict[str, RigRow]:
+    """Everything of one seed, on one core."""
     with Watcher() as watch:
-        for seed in seeds:
-            runs[str(seed)] = run(setup, seed, watch)
-    return assess(runs)
+        return run(QUICK if quick else FULL, seed, watch)
 
 
 def run(setup: Setup, seed: int, report: Report, rigs: Mapping[str, Rig] = RIGS) -> dict[str, RigRow]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet.benchmarks.apart import each_seed
 from fleet.benchmarks.result import Bar, Measured
 from fleet.charts import Series, law_chart, standalone
 from fleet.console import Watcher
@@ -26,6 +27,8 @@ from simulation.scenarios import BASE, Split, scenes
 
 WORLD_S = 38.0
 """Recorded in each world."""
+ASKED = 1
+"""The seed of the worlds that every model is judged in, whatever its own: seeds differ in what is learnt from."""
 EPOCHS = 4
 """Passes over the data: more teach little that is new (Muennighoff et al., arXiv:2305.16264)."""
 NETWORKS = (
@@ -62,34 +65,37 @@ class Ladder:
     resamples: int
 
 
-Judge = Callable[[Checkpoint, Ladder, int], Mapping[str, Score]]
-"""Drives a model of a seed and gives scores by name, each a row of SCORES. What cannot be said (a rate without
+Judge = Callable[[Checkpoint, Ladder], Mapping[str, Score]]
+"""Drives a model and gives scores by name, each a row of SCORES. What cannot be said (a rate without
 kilometres) is left out."""
 
-FULL = Ladder(NETWORKS, (4, 8, 16, 32), 64, heldout_worlds=12, vehicles=16, seconds=30.0, resamples=300)
+FULL = Ladder(NETWORKS, (8, 16, 32, 64), 128, heldout_worlds=12, vehicles=16, seconds=30.0, resamples=300)
 QUICK = Ladder(NETWORKS[:3], (1, 2, 3), 4, heldout_worlds=1, vehicles=2, seconds=6.0, resamples=20)
 
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
-    """One ladder for each seed; the law over all of them."""
-    ladder, runs = (QUICK if quick else FULL), list[dict[str, Any]]()
+    """One ladder for each seed, side by side; the law over all of them."""
+    rows = each_seed(run_seed, seeds[:1] if quick else seeds, scratch, quick)
+    return assess([run for row in rows.values() for run in row["runs"]], QUICK if quick else FULL)
+
+
+def run_seed(seed: int, scratch: Path, quick: bool) -> dict[str, Any]:
+    """The ladder of one seed, on one core."""
     with Watcher() as watch:
-        for seed in seeds[:1] if quick else seeds:
-            runs += climb(ladder, seed, watch)
-    return assess(runs, ladder)
+        return {"runs": climb(QUICK if quick else FULL, seed, watch)}
 
 
 def climb(ladder: Ladder, seed: int, watch: Watcher, judge: Judge | None = None) -> list[dict[str, Any]]:
     """Every network on every amount of data, then the run beyond; judged on worlds that no run has seen."""
     data = _recorded(ladder.beyond, seed, "train", watch)
-    held_out, _ = _recorded(ladder.heldout_worlds, seed, "heldout", watch)
+    held_out, _ = _recorded(ladder.heldout_worlds, ASKED, "heldout", watch)
     cells = [(network, worlds) for worlds in ladder.worlds for network in ladder.networks]
     cells.append((ladder.networks[-1], ladder.beyond))
     found = []
     for number, (network, worlds) in enumerate(cells):
         samples = data[0].take(data[1] < worlds)
         model = train(samples, THREE_CAMERAS, network, training(len(samples)), seed=seed)
-        scores = {**open_loop(model, held_out), **(judge or closed_loop)(model, ladder, seed)}
+        scores = {**open_loop(model, held_out), **(judge or closed_loop)(model, ladder)}
         parameters = sum(tensor.numel() for tensor in model.weights.values())
         cell = {"seed": seed, "parameters": parameters, "frames": len(samples), "beyond": worlds == ladder.beyond}
         found.append(cell | {"scores": {name: [s.value, s.weight] for name, s in scores.items()}})
@@ -100,7 +106,7 @@ def climb(ladder: Ladder, seed: int, watch: Watcher, judge: Judge | None = None)
 def training(frames: int) -> TrainingConfig:
     """So many passes over the data whatever the network: a law of N and D must not be one of the schedule."""
     steps = max(math.ceil(EPOCHS * frames / 32), 10)
-    return TrainingConfig(steps=steps, batch=32, peak_rate=2e-3, warmup_steps=max(steps // 20, 1))
+    return TrainingConfig(steps=steps, batch=32, peak_rate=2e-3, warmup_steps=max(steps // 20, 1), threads=1)
 
 
 def open_loop(model: Checkpoint, held_out: Samples) -> dict[str, Score]:
@@ -109,10 +115,10 @@ def open_loop(model: Checkpoint, held_out: Samples) -> dict[str, Score]:
     return {"loss": Score(mean_loss(model, held_out, THREE_CAMERAS)), "ade_m": Score(displaced.ade_m)}
 
 
-def closed_loop(model: Checkpoint, ladder: Ladder, seed: int) -> dict[str, Score]:
+def closed_loop(model: Checkpoint, ladder: Ladder) -> dict[str, Score]:
     """Disengagements per km in base worlds. A rate of n events in k km varies by n / k^2."""
-    drawn = scenes({BASE: 1.0}, ladder.vehicles, seed, "heldout")
-    pooled = drive(TorchPolicy(model, THREE_CAMERAS), drawn, THREE_CAMERAS, ladder.seconds, seed).pooled()
+    drawn = scenes({BASE: 1.0}, ladder.vehicles, ASKED, "heldout")
+    pooled = drive(TorchPolicy(model, THREE_CAMERAS), drawn, THREE_CAMERAS, ladder.seconds, ASKED).pooled()
     if pooled.km <= 0:
         return {}
     return {"disengagements_per_km": Score(pooled.count / pooled.km, pooled.km**2 / max(pooled.count, 1))}
@@ -234,7 +240,8 @@ def _table(runs: Sequence[Mapping[str, Any]], told: Mapping[str, Mapping[str, An
     pictures = "\n".join(f"![{SCORES[name][0]}](scaling-{name}.svg)" for name in told)
     note = (
         f"score = E + A / parameters^alpha + B / frames^beta over {len(runs)} runs, with 95 % bootstrap "
-        f"intervals. Every run makes {EPOCHS} passes over its data. The run beyond the ladder took no part in it."
+        f"intervals. Every run makes {EPOCHS} passes over its data. The run beyond the ladder took no part in it. "
+        "All models are judged in the same worlds, which none has learnt from."
     )
     return "\n".join([note, "", *rows, "", pictures, "", *_grid(runs)])
 
