@@ -54,9 +54,17 @@ class Cameras:
         self.views = [_View(self, scene, Builder(scene, roads, row), row) for row, scene in enumerate(scenes)]
 
     def render(
-        self, motion: Motion, s: Floats, time_s: float, lines: Lines, traffic: Traffic, cast: Cast | None = None
+        self,
+        motion: Motion,
+        s: Floats,
+        time_s: float,
+        lines: Lines,
+        traffic: Traffic,
+        cast: Cast | None = None,
+        rows: Ints | None = None,
     ) -> Images:
-        """Images [B, C, H, W, 3] of this instant, weather and sensor noise included."""
+        """Images [B, C, H, W, 3] of this instant, weather and sensor noise included; of some rows only where these
+        are named."""
         turn = np.floor(s / PERIOD_M)
         shift = turn[:, None] * self.roads.drift
         heading_deg = np.degrees(motion.heading)
@@ -69,7 +77,8 @@ class Cameras:
         if cast:
             self._show_cast(motion, shift, time_s, cast)
         shape = (len(self.views), len(self.rig.cameras))
-        rgb, code = (drawn.reshape(*shape, *drawn.shape[1:]) for drawn in self.canvas.draw())
+        wanted = None if rows is None else np.repeat(np.isin(np.arange(shape[0]), rows), shape[1])
+        rgb, code = (drawn.reshape(*shape, *drawn.shape[1:]) for drawn in self.canvas.draw(wanted))
         return self.lenses.spoil(self.weather.apply(rgb, code, s, time_s))
 
     def close(self) -> None:

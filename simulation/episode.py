@@ -321,7 +321,7 @@ def record_expert(
             for step in range(steps):
                 if step % every == 0:
                     for rows in takes.of(world):
-                        _record(out, at, world, world.observe(), start, rows, chained=chained)
+                        _record(out, at, world, world.observe(rows), start, rows, chained=chained)
                         at += len(rows)
                 world.step(disturbed(world, perturb) if perturb else world.expert().trajectory)
                 if progress:

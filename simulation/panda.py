@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from panda3d import core
 
 from model.rig import Camera
-from simulation.arrays import Images
+from simulation.arrays import Bools, Images
 from simulation.meshes import Mesh, atlas
 
 core.loadPrcFileData(
@@ -169,6 +169,7 @@ class Canvas:
         self.view_px = (width_px, height_px)
         self.size_px = (self.across * width_px, down * height_px)
         self.views = views
+        self._regions: list[core.DisplayRegion] = []
         self._engine = core.GraphicsEngine.get_global_ptr()
         self._buffer = self._open()
         self._picture = core.Texture("picture")
@@ -209,10 +210,15 @@ class Canvas:
         region.set_clear_color_active(True)
         region.set_clear_color((*sky, 0.0))
         region.set_clear_depth_active(True)
+        self._regions.append(region)
         return Mount(mount, camera)
 
-    def draw(self) -> tuple[Images, Images]:
-        """All views: RGB [views, H, W, 3] and the alpha code [views, H, W]."""
+    def draw(self, wanted: Bools | None = None) -> tuple[Images, Images]:
+        """All views: RGB [views, H, W, 3] and the alpha code [views, H, W]. Not `wanted` [views] are not drawn:
+        their RGB is 0."""
+        wanted = np.ones(self.views, np.bool_) if wanted is None else wanted
+        for region, drawn in zip(self._regions, wanted.tolist(), strict=False):
+            region.set_active(drawn)
         self._engine.render_frame()
         (w, h), (width, height) = self.view_px, self.size_px
         flat = np.frombuffer(self._picture.get_ram_image(), np.uint8).reshape(height, width, 4)
@@ -221,7 +227,9 @@ class Canvas:
         # A channel at a time, from BGRA: three times as fast as all by an index.
         for channel in range(3):
             rgb[..., channel] = tiles[..., 2 - channel]
-        return rgb.reshape(-1, h, w, 3)[: self.views], tiles[..., 3].reshape(-1, h, w)[: self.views]
+        rgb, code = rgb.reshape(-1, h, w, 3)[: self.views], tiles[..., 3].reshape(-1, h, w)[: self.views]
+        rgb[~wanted] = 0
+        return rgb, code
 
     def close(self) -> None:
         """Puts the buffer aside for the next canvas of its size. May be called again."""

@@ -168,11 +168,12 @@ class World:
             self.cameras.close()
         self.cameras = None
 
-    def observe(self) -> Observation:
-        """What the vehicles sense now. Renders; raises RuntimeError without cameras."""
+    def observe(self, rows: Ints | None = None) -> Observation:
+        """What the vehicles sense now; where `rows` are named, only these see anything, which is faster. Renders;
+        raises RuntimeError without cameras."""
         if self.cameras is None:
             raise RuntimeError("this world has no cameras: it was made without a rig, or is closed")
-        images = self.cameras.render(self.motion, self.s, self.time_s, self.lines, self.traffic, self.cast)
+        images = self.cameras.render(self.motion, self.s, self.time_s, self.lines, self.traffic, self.cast, rows)
         return Observation(
             images=images,
             speed_mps=self.motion.speed.astype(np.float32),

@@ -113,3 +113,12 @@ def test_closed_buffers_are_not_drawn_and_serve_again() -> None:
 def test_too_many_views_are_refused_with_advice() -> None:
     with pytest.raises(ValueError, match="fewer vehicles"):
         Canvas(100_000, 96, 48)
+
+
+def test_only_those_that_are_named_see_anything() -> None:
+    with World(scenes({BASE: 1}, 3, 4, "train"), THREE_CAMERAS, 0) as world:
+        whole, some, again = (world.observe(rows).images for rows in (None, np.array([1]), None))
+    np.testing.assert_array_equal(some[1], whole[1])
+    assert whole[[0, 2]].mean() > 40, "a day"
+    assert some[[0, 2]].mean() < 10, "nothing but the sensors' noise"
+    np.testing.assert_array_equal(again, whole)
