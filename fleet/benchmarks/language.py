@@ -46,8 +46,8 @@ class Size:
 
 FULL = Size(
     NetworkConfig(stem_width=32, language=2),
-    TrainingConfig(steps=10_000, batch=48, peak_rate=2e-3, threads=1),
-    scenes=3_300,
+    TrainingConfig(steps=13_000, batch=48, peak_rate=2e-3, threads=1),
+    scenes=4_500,
     seconds=24.0,
     every=3,
     asked=150,

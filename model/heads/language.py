@@ -20,7 +20,9 @@ from model.heads.head import Head, known_mean
 from model.layers import Scene
 
 LOOK_WEIGHT = 1.0
-"""Of looking at the cause against saying the words."""
+"""Of looking at the cause against saying a word."""
+WHY_WEIGHT = 3.0
+"""Of the cause and of its rule against any other word: an explanation that is wrong in them explains nothing."""
 PATCH_RAD = 0.08
 """About half of what a patch is wide, in angle: how near its ray must pass by something to show it."""
 SHOWN_RAD = 2.5 * PATCH_RAD
@@ -57,6 +59,7 @@ class Language(Head[Heard]):
     digest: Tensor
     follows: Tensor
     slots: Tensor
+    weight: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -70,6 +73,8 @@ class Language(Head[Heard]):
         self.register_buffer("digest", torch.tensor(list(DIGEST), dtype=torch.uint8))
         self.register_buffer("follows", torch.from_numpy(agreement().copy()), persistent=False)
         self.register_buffer("slots", torch.from_numpy(in_slot().copy()), persistent=False)
+        weight = torch.tensor([WHY_WEIGHT if slot in ("cause", "rule") else 1.0 for slot in SLOTS])
+        self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, scene: Scene, ego: Tensor) -> Heard:
         assert scene.rays is not None, "the trunk gives the rays of what it saw"
@@ -83,7 +88,7 @@ class Language(Head[Heard]):
         """Cross-entropy of the sentences, and of the look, in nats."""
         words, known = labels["words"].clamp(min=0), (labels["words"] >= 0).all(1)
         logits, look = self._speak(output, words[:, :-1])
-        spoken = F.cross_entropy(logits.transpose(1, 2), words, reduction="none").sum(1)
+        spoken = F.cross_entropy(logits.transpose(1, 2), words, reduction="none") @ self.weight
         target, shown = looked_at(output.rays, labels["look"])
         missed = -(target * (look[:, : target.shape[1]] + 1e-6).log()).sum(1)
         return known_mean(spoken, known) + LOOK_WEIGHT * known_mean(missed, shown & known)
