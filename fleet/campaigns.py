@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +14,7 @@ import typer
 
 from edge.agent.expressions import FLAGS, FUNCTIONS, SCORES, SIGNALS, TEXTS, BadExpression, check_expression
 from fleet.dry_run import recorded
+from fleet.times import utc
 from streams.contracts.campaigns import Campaign, CampaignState, heard, moved, problem
 from streams.contracts.clock import SECOND_NS, SystemClock
 from streams.contracts.codec import Rejected, decode
@@ -70,10 +70,10 @@ def print_campaigns(source: Source, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([msgspec.to_builtins(c) for c in rows]))
         return
-    typer.echo(f"{'campaign':24} {'state':9} {'chance':>7} {'expires':17} {'approved by':12}  condition")
+    typer.echo(f"{'campaign':24} {'state':9} {'chance':>7} {'expires':20} {'approved by':12}  condition")
     for c in rows:
         by = c.approved_by.partition(":")[0] or "-"
-        told = f"{c.sampling_probability:7.4g} {_utc(c.expires_ns):17} {by[:12]:12}  {c.expression}"
+        told = f"{c.sampling_probability:7.4g} {utc(c.expires_ns):20} {by[:12]:12}  {c.expression}"
         typer.echo(f"{c.campaign_id:24} {c.state:9} {told}")
     typer.echo(f"{len(rows)} campaigns")
 
@@ -186,7 +186,3 @@ def messages_of(records: Iterable[Record], kind: type[Kind]) -> Iterator[Kind]:
             continue
         if isinstance(message, kind):
             yield message
-
-
-def _utc(time_ns: int) -> str:
-    return f"{datetime.fromtimestamp(time_ns // SECOND_NS, UTC):%Y-%m-%d %H:%MZ}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -108,7 +108,7 @@ def _short(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Measured points, and the curve of a law through them; x above 0."""
+    """Measured points, and the curve through them."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -119,7 +119,7 @@ COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#9
 
 
 def law_chart(series: Sequence[Series], up: str, across: str) -> str:
-    """Values (up) over sizes (across, logarithmic): a dot for each measurement, a line for each curve."""
+    """Values (up) over sizes (across, logarithmic, above 0): a dot for each measurement, a line for each curve."""
     width, height, left, bottom = 620, 360, 60, 44
     drawn = [point for one in series for point in (*one.points, *one.curve)]
     low_x, high_x = min(x for x, _ in drawn), max(x for x, _ in drawn)
@@ -146,14 +146,65 @@ def law_chart(series: Sequence[Series], up: str, across: str) -> str:
         f'<text x="{(left + width - 110) / 2}" y="{height - 8}" text-anchor="middle">{escape(across)}</text>'
     )
     for number, one in enumerate(series):
-        colour = COLOURS[number % len(COLOURS)]
-        path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in one.curve)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
-        parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3.5" fill="{colour}"/>' for a, b in one.points]
-        label_y = 24 + 18 * number
-        parts.append(f'<circle cx="{width - 84}" cy="{label_y - 4}" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{width - 74}" y="{label_y}">{escape(one.name)}</text>')
+        parts += [*_drawn(one, number, x, y), *_key(one.name, number, width - 84, 24 + 18 * number)]
     return _svg(width, height, up, parts)
+
+
+def panels_chart(panels: Sequence[tuple[str, Sequence[Series]]], across: str) -> str:
+    """Panels side by side, each of a title and its series: values (up) from 0 over amounts (across) from 0. The
+    series have the same names in each."""
+    width, height = 320, 274
+    parts = [
+        f'<g transform="translate({width * i},0)">{_panel(title, series, across, width, height - 24)}</g>'
+        for i, (title, series) in enumerate(panels)
+    ]
+    for number, one in enumerate(panels[0][1]):
+        parts += _key(one.name, number, 52 + 90 * number, height - 10)
+    return _svg(width * len(panels), height, ", ".join(title for title, _ in panels), parts)
+
+
+def _panel(title: str, series: Sequence[Series], across: str, width: float, height: float) -> str:
+    left, right, top, bottom = 48, width - 14, 34, height - 40
+    drawn = [point for one in series for point in one.curve]
+    most, last = (1.08 * max(at) or 1.0 for at in ([y for _, y in drawn], [x for x, _ in drawn]))
+
+    def x(value: float) -> float:
+        return left + (right - left) * value / last
+
+    def y(value: float) -> float:
+        return bottom - (bottom - top) * value / most
+
+    parts = [f'<text x="{left}" y="18" font-weight="bold">{escape(title)}</text>']
+    parts += [
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>'
+        f'<text x="{left - 6}" y="{y(t) + 4:.1f}" text-anchor="end">{t:g}</text>'
+        for t in _ticks(most)
+    ]
+    parts += [
+        f'<text x="{x(t):.1f}" y="{bottom + 16}" text-anchor="middle">{t:,.0f}</text>'
+        for t in _ticks(last / 1.08)[::2]
+    ]
+    parts.append(f'<text x="{right}" y="{bottom + 32}" text-anchor="end">{escape(across)}</text>')
+    for number, one in enumerate(series):
+        parts += _drawn(one, number, x, y)
+    return "".join(parts)
+
+
+Scale = Callable[[float], float]
+"""From a value to where it is drawn, px."""
+
+
+def _drawn(one: Series, number: int, x: Scale, y: Scale) -> list[str]:
+    colour = COLOURS[number % len(COLOURS)]
+    path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in one.curve)
+    dots = [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3.5" fill="{colour}"/>' for a, b in one.points]
+    return [f'<polyline points="{path}" fill="none" stroke="{colour}"/>', *dots]
+
+
+def _key(name: str, number: int, x: float, y: float) -> list[str]:
+    """What a colour is."""
+    dot = f'<circle cx="{x}" cy="{y - 4}" r="4" fill="{COLOURS[number % len(COLOURS)]}"/>'
+    return [dot, f'<text x="{x + 10}" y="{y}">{escape(name)}</text>']
 
 
 STANDALONE = (

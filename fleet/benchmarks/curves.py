@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from fleet.charts import Series, panels_chart, standalone
+
 Point = Mapping[str, Any]
 RESAMPLES, SEED = 2000, 1
 LEAST_POINTS = 4
@@ -59,52 +61,17 @@ PANELS: tuple[tuple[str, str], ...] = (
     ("closed loop: disengagements per km", "per_km"),
     ("closed loop: share of the expert's PDMS", "pdms_share"),
 )
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 320, 250, 48, 34, 40
-COLOURS = ("#0b6e99", "#c2571a", "#4d7a2a", "#7a3b8f", "#444444")
 
 
 def plot(curves: Mapping[str, Sequence[Point]]) -> str:
     """Three panels side by side over the frames shown so far, a line for each seed: SVG that stands by itself."""
-    panels = [
-        f'<g transform="translate({i * WIDTH},0)">{_panel(title, key, curves)}</g>'
-        for i, (title, key) in enumerate(PANELS)
-    ]
-    legend = "".join(
-        f'<text x="{LEFT + 90 * i}" y="{HEIGHT + 14}" fill="{COLOURS[i % len(COLOURS)]}">seed {seed}</text>'
-        for i, seed in enumerate(curves)
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH * len(PANELS)} {HEIGHT + 24}" '
-        f'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>'
-        f"{''.join(panels)}{legend}</svg>\n"
-    )
+    panels = [(title, [_line(f"seed {s}", points, key) for s, points in curves.items()]) for title, key in PANELS]
+    return standalone(panels_chart(panels, "frames shown"))
 
 
-def _panel(title: str, key: str, curves: Mapping[str, Sequence[Point]]) -> str:
-    values = {seed: [_value(p, key) for p in points] for seed, points in curves.items()}
-    most = max((v for line in values.values() for v in line), default=1.0) * 1.08 or 1.0
-    last = max((p["samples"] for points in curves.values() for p in points), default=1) or 1
-
-    def x(samples: float) -> float:
-        return LEFT + (WIDTH - LEFT - 14) * samples / last
-
-    def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * value / most
-
-    parts = [f'<text x="{LEFT}" y="18" font-weight="bold">{title}</text>']
-    for tick in np.linspace(0, most / 1.08, 4):
-        parts.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - 14}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#dddddd"/>'
-            f'<text x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.2g}</text>'
-        )
-    for i, (seed, line) in enumerate(values.items()):
-        at = [(x(p["samples"]), y(v)) for p, v in zip(curves[seed], line, strict=True)]
-        colour = COLOURS[i % len(COLOURS)]
-        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in at)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" fill="{colour}"/>' for px, py in at]
-    parts.append(f'<text x="{WIDTH - 14}" y="{HEIGHT - 22}" text-anchor="end">frames shown (to {last:,})</text>')
-    return "".join(parts)
+def _line(name: str, points: Sequence[Point], key: str) -> Series:
+    line = [(float(point["samples"]), _value(point, key)) for point in points]
+    return Series(name, line, line)
 
 
 def _value(point: Point, key: str) -> float:

@@ -125,7 +125,7 @@ def test_the_plot_is_a_picture_with_a_line_for_each_seed() -> None:
     root = ET.fromstring(plot(curves))
     space = "{http://www.w3.org/2000/svg}"
     assert len(root.findall(f".//{space}polyline")) == 3 * 2
-    assert len(root.findall(f".//{space}circle")) == 3 * 3
+    assert len(root.findall(f".//{space}circle")) == 3 * 3 + 2, "and what each colour is"
     numbers = [float(c.get(axis, "nan")) for c in root.iter(f"{space}circle") for axis in ("cx", "cy")]
     assert np.isfinite(numbers).all() and min(numbers) >= 0
 
