@@ -43,6 +43,7 @@ CATALOG: dict[str, Benchmark] = {
         "chaos",
         "driving",
         "flywheel",
+        "heads",
         "language",
         "novelty",
         "rigs",
