@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,18 @@ from fleet.benchmarks.apart import processes
 from fleet.benchmarks.language_scenes import RIG, Case, held_out, taught
 from fleet.benchmarks.result import Bar, Measured
 from fleet.console import Watcher
-from model.checkpoint import Checkpoint, save
+from jobs.code import code_version
+from model.checkpoint import Checkpoint, load, save
 from model.config import NetworkConfig, TrainingConfig
+from model.data import Samples
 from model.explainer import Explained, Explainer
 from model.grammar import Explanation
 from model.policy import Observation
 from model.rules import RULES
+from model.samples_file import open_file
+from model.samples_file import save as write_samples
 from model.training import Hooks, train
+from streams.contracts.ids import digest
 
 RIGHT, FAITHFUL = 0.90, 0.85
 """What must hold: the share of held-out scenes with the right rule, and of causes without which it goes."""
@@ -65,30 +70,52 @@ QUICK = Size(
 
 def measure(seeds: list[int], scratch: Path, quick: bool) -> Measured:
     """One model, learnt with the first seed and left in SCRATCH/model.safetensors, asked about each seed's
-    held-out scenes; in a process with one thread."""
+    held-out scenes; in a process with one thread. What an interrupted run of the same code has recorded and learnt
+    is taken from SCRATCH."""
     scratch.mkdir(parents=True, exist_ok=True)
     with processes() as child:
-        return assess(*child.submit(run, seeds, scratch / MODEL, quick).result())
+        return assess(*child.submit(run, seeds, scratch, quick).result())
 
 
-def run(seeds: Sequence[int], file: Path, quick: bool) -> tuple[Row, dict[str, Row]]:
-    """How the model was learnt, and what it said of each seed's scenes. The model is left in a file."""
-    size, marks = QUICK if quick else FULL, [time.perf_counter()]
+def run(seeds: Sequence[int], scratch: Path, quick: bool) -> tuple[Row, dict[str, Row]]:
+    """What the model learnt from, and what it said of each seed's scenes. The model is left in MODEL."""
+    size = QUICK if quick else FULL
+    folder = scratch / digest("language", code_version(), repr(size), str(seeds[0]))[:16]
+    folder.mkdir(exist_ok=True)
     runs: dict[str, Row] = {}
     with Watcher() as watch:
-        samples = taught(seeds[0], size.scenes, size.seconds, size.every, partial(_told, watch, "recorded"))
-        marks.append(time.perf_counter())
-        hooks = Hooks(progress=lambda done, of, loss: watch("trained", done, of, f"loss {loss:.2f}"))
-        trained = train(samples, RIG, size.network, size.training, seed=seeds[0], hooks=hooks)
-        save(trained, file)
-        marks.append(time.perf_counter())
+        samples = _recorded(size, seeds[0], folder / "samples.safetensors", watch)
+        trained = _learnt(samples, size, seeds[0], folder / "learning.safetensors", watch)
+        save(trained, scratch / MODEL)
         for seed in seeds:
             cases = held_out(seed, size.asked, size.asked_seconds, partial(_told, watch, f"asked, seed {seed}"))
             runs[str(seed)] = row = examined(trained, cases)
             watch.say(f"seed {seed}: {row['right']:.1%} rules right, {row['faithful']:.1%} go with their cause")
-        marks.append(time.perf_counter())
-    seconds = dict(zip(("recording", "training", "asking"), np.diff(marks).round(1).tolist(), strict=True))
-    return {"frames": len(samples), "parameters": _parameters(trained), "seconds": seconds}, runs
+    shutil.rmtree(folder)
+    return {"frames": len(samples), "parameters": _parameters(trained)}, runs
+
+
+def _recorded(size: Size, seed: int, file: Path, watch: Watcher) -> Samples:
+    """What is learnt from, read in place once it is in the file."""
+    if not file.exists():
+        half = file.with_suffix(".half")
+        write_samples(taught(seed, size.scenes, size.seconds, size.every, partial(_told, watch, "recorded")), half)
+        half.rename(file)
+    return open_file(file)
+
+
+def _learnt(samples: Samples, size: Size, seed: int, file: Path, watch: Watcher) -> Checkpoint:
+    """Goes on from what the file holds."""
+
+    def progress(done: int, of: int, loss: float) -> None:
+        watch("trained", done, of, f"loss {loss:.2f}")
+
+    def keep(checkpoint: Checkpoint) -> None:
+        save(checkpoint, file)
+
+    resume = load(file) if file.exists() else None
+    hooks = Hooks(progress, keep, size.training.keep_every, resume)
+    return train(samples, RIG, size.network, size.training, seed=seed, hooks=hooks)
 
 
 def _told(watch: Watcher, what: str, done: int, of: int) -> None:
@@ -219,8 +246,7 @@ def assess(learnt: Row, runs: Mapping[str, Row]) -> Measured:
 
 
 def _told_of(learnt: Row) -> str:
-    spent = ", ".join(f"{what} {s:.0f} s" for what, s in learnt["seconds"].items())
-    return f"One model of {learnt['parameters']:,} parameters, learnt from {learnt['frames']:,} frames ({spent})."
+    return f"One model of {learnt['parameters']:,} parameters, learnt from {learnt['frames']:,} frames."
 
 
 NOTE = (

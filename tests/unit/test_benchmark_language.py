@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from fleet.benchmarks import language
-from fleet.benchmarks.language import FULL, QUICK, assess, examined, run
+from fleet.benchmarks.language import FULL, MODEL, QUICK, assess, examined, run
 from fleet.benchmarks.language_scenes import EVIDENT_PX, MIX, RIG, Case, _radius_px, evident, held_out, taught
-from model.checkpoint import load
+from model.checkpoint import Checkpoint, load, save
 from model.explainer import Explained
 from model.grammar import NONE, Explanation, decoded
 from model.labels import LOOKS
@@ -80,7 +80,7 @@ def test_who_says_the_same_without_the_cause_is_not_faithful(monkeypatch: pytest
     assert nothing["faithful"] == 0.0 and nothing["removed"] == 0
 
 
-LEARNT = {"frames": 10, "parameters": 10, "seconds": {"recording": 1.0, "training": 2.0, "asking": 3.0}}
+LEARNT = {"frames": 10, "parameters": 10}
 
 
 def row_of(right: float, faithful: float, unknown: int = 0) -> dict[str, Any]:
@@ -93,7 +93,6 @@ def row_of(right: float, faithful: float, unknown: int = 0) -> dict[str, Any]:
         "right": right,
         "faithful": faithful,
         "unknown_rules": unknown,
-        "seconds": {"all": 1.0},
         "mistaken": {},
     }
     return shares | counts | more | {"by_cause": by_cause}
@@ -178,9 +177,33 @@ def test_what_no_camera_shows_is_not_asked_about() -> None:
     assert evident(world, 0, replace(reason, said=CLEAR, look=balls)), "what is nowhere is evident everywhere"
 
 
+def test_an_interrupted_run_goes_on_from_what_it_has_recorded_and_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = replace(QUICK.training, steps=8, warmup_steps=2, keep_every=3)
+    monkeypatch.setattr(language, "QUICK", replace(QUICK, training=steps, scenes=4, asked=2))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    run([11], whole, True)
+
+    def stopped(checkpoint: Checkpoint, path: Path) -> str:
+        done = save(checkpoint, path)
+        raise KeyboardInterrupt(done)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(language, "save", stopped)
+        run([11], parts, True)
+    with monkeypatch.context() as patch:
+        patch.setattr(language, "taught", lambda *_: pytest.fail("recorded again"))
+        run([11], parts, True)
+    assert (parts / MODEL).read_bytes() == (whole / MODEL).read_bytes()
+
+
 def test_the_quick_form_learns_asks_and_leaves_a_model(tmp_path: Path) -> None:
-    learnt, runs = run([11], tmp_path / "model.safetensors", True)
-    assert learnt["frames"] >= 12 and min(learnt["seconds"].values()) > 0
+    learnt, runs = run([11], tmp_path, True)
+    assert learnt["frames"] >= 12
+    assert [path.name for path in tmp_path.iterdir()] == [MODEL], "what was recorded has served"
     assert runs["11"]["unknown_rules"] == 0 and runs["11"]["asked"] > 0
     assert load(tmp_path / "model.safetensors").network == QUICK.network
     assert FULL.network.language and FULL.asked >= 10 * QUICK.asked
