@@ -97,7 +97,7 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="One of: adaptation, chaos, driving, flywheel, language, novelty, rigs, scaling, streams, "
+            help="One of: adaptation, chaos, driving, flywheel, heads, language, novelty, rigs, scaling, streams, "
             "training, world-model."
         ),
     ],

@@ -53,9 +53,13 @@ CATALOG: dict[str, Benchmark] = {
         "world-model",
     )
 }
+FRESH = "51,52,53"
+"""Reporting seeds that nobody had looked at when the recipes were last changed. A page that misses a bar, and is
+made again with another recipe, needs others."""
 SEEDS: dict[str, str] = {
-    "adaptation": "11,12,13", "driving": "11,12,13", "language": "11,12,13", "rigs": "11", "training": "11",
-}  # fmt: skip
+    **dict.fromkeys(("adaptation", "driving", "heads", "language", "rigs", "scaling", "world-model"), FRESH),
+    "training": "11",
+}
 """Where nobody says otherwise; 11,12 for the others."""
 
 
