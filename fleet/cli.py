@@ -102,7 +102,10 @@ def benchmark(
         ),
     ],
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated; default: the benchmark's own.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for NAME.json and NAME.md; default: docs/results, with --quick one under runs."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Cut down, for tests; says so in the object.")] = False,
     json: Json = False,
 ) -> None:

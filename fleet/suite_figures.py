@@ -41,8 +41,8 @@ def _driver(rows: Sequence[Row]) -> dict[str, Any]:
         "hours": hours,
         "disengagements": count,
         "causes": dict(causes.most_common()),
-        "per_km": _rate(count, km),
-        "per_hour": _rate(count, hours),
+        "per_km": rated(count, km),
+        "per_hour": rated(count, hours),
     }
 
 
@@ -55,7 +55,7 @@ def _table(rows: Sequence[Row], score: str) -> Floats:
     return out
 
 
-def _rate(count: int, exposure: float) -> dict[str, float | None]:
+def rated(count: int, exposure: float) -> dict[str, float | None]:
     """With the Garwood interval; None where nothing was driven."""
     if exposure <= 0:
         return {"value": None, "low": None, "high": None}

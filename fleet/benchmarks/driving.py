@@ -179,7 +179,7 @@ def disengagements(checkpoint: Checkpoint, setup: Setup, seed: int) -> list[Regr
 def adversary(policy: TorchPolicy, setup: Setup, seed: int, report: Report) -> tuple[Belief, list[float]]:
     """Where the policy is harmed, searched with tuning seeds; and the mean harm by generation."""
     rows, extent = SUITES["adversarial"].rows, setup.suites["adversarial"]
-    belief, rng, told = ignorant(len(rows)), np.random.default_rng([seed, 7]), list[float]()
+    belief, rng, harms = ignorant(len(rows)), np.random.default_rng([seed, 7]), list[float]()
     for generation in range(setup.generations):
         report(f"seed {seed}, adversary", generation, setup.generations, "")
         draws = drawn_from(belief, setup.instances, rng)
@@ -188,9 +188,9 @@ def adversary(policy: TorchPolicy, setup: Setup, seed: int, report: Report) -> t
         ]
         made = [scene_of(rows[r], t, s) for r, t, s in zip(draws.row, draws.twist, seeds, strict=True)]
         harm = harm_of(policy, course(made, extent.seconds))
-        told.append(float(harm.mean()))
+        harms.append(float(harm.mean()))
         belief = learned(belief, draws, harm)
-    return belief, told
+    return belief, harms
 
 
 def harm_of(policy: TorchPolicy, hard: Course) -> Floats:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fleet.benchmarks.apart import each_seed
-from fleet.benchmarks.result import Bar, Measured
+from fleet.benchmarks.result import Bar, Measured, seeds_bar
 from fleet.benchmarks.schooling import Report
 from fleet.console import Watcher
 from jobs.recorded import from_recording
@@ -155,9 +155,13 @@ def assess(runs: Mapping[str, Row]) -> Measured:
         Bar(head, f"mean skill of what {head} tells", value, f">= {SKILL}", value >= SKILL)
         for head, value in ((head, heads[str(HISTORY)].get(head, 0.0)) for head in HEADS)
     ]
-    bars.append(
-        Bar("history", "what an earlier frame adds to the skill of the speed", gain, f">= {GAIN}", gain >= GAIN)
-    )
+    told = skills[str(HISTORY)]
+    blind = sum(value < 0 for value in told.values())
+    bars += [
+        Bar("blind", f"of {len(told)} things told, those that a constant tells better", blind, "0", blind == 0),
+        Bar("history", "what an earlier frame adds to the skill of the speed", gain, f">= {GAIN}", gain >= GAIN),
+        seeds_bar(len(runs)),
+    ]
     return Measured({"runs": dict(runs), "skills": skills, "heads": heads}, bars, _table(runs, each, skills))
 
 

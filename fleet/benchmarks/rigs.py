@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from fleet.benchmarks.apart import each_seed
-from fleet.benchmarks.result import Bar, Measured
+from fleet.benchmarks.result import Bar, Measured, seeds_bar
 from fleet.benchmarks.schooling import Report
 from fleet.console import Watcher
-from fleet.suite_figures import interval
+from fleet.suite_figures import interval, rated
 from jobs.recorded import from_recording
 from model.checkpoint import Checkpoint
 from model.config import NetworkConfig, TrainingConfig
@@ -161,21 +161,26 @@ def drive(checkpoint: Checkpoint, references: Sequence[Reference], rig: Rig) -> 
 def assess(runs: Mapping[str, Mapping[str, RigRow]]) -> Measured:
     """Pooled figures, bars and the page."""
     found = {name: _pooled([run[name] for run in runs.values()]) for name in next(iter(runs.values()))}
-    mean_one = float(np.mean([row["one"]["pdms"]["value"] for row in found.values()]))
-    mean_own = float(np.mean([row["specialist"]["pdms"]["value"] for row in found.values()]))
-    loss = 1 - mean_one / max(mean_own, 1e-9)
+    losses = {name: _lost(row, "one") for name, row in found.items()}
+    worst = max(losses, key=losses.__getitem__)
     bad = sum(row[driver]["not_finite"] for row in found.values() for driver in DRIVERS)
     bars = [
         Bar(
             "one-for-all",
-            f"PDMS lost against specialists, mean of {len(found)} rigs",
-            loss,
+            f"PDMS lost against the rig's specialist, the worst of {len(found)} rigs: {worst}",
+            losses[worst],
             f"<= {LARGEST_LOSS}",
-            loss <= LARGEST_LOSS,
+            losses[worst] <= LARGEST_LOSS,
         ),
         Bar("finite", "plans that are not finite, a lost camera included", bad, "0", bad == 0),
+        seeds_bar(len(runs)),
     ]
-    return Measured({"rigs": found, "loss": loss}, bars, _table(found))
+    return Measured({"rigs": found, "losses": losses}, bars, _table(found))
+
+
+def _lost(row: RigRow, driver: str) -> float:
+    """Share of the specialist's PDMS."""
+    return 1 - float(row[driver]["pdms"]["value"]) / max(float(row["specialist"]["pdms"]["value"]), 1e-9)
 
 
 DRIVERS = ("specialist", "one", "one, a camera lost")
@@ -188,6 +193,7 @@ def _pooled(rows: Sequence[RigRow]) -> RigRow:
         count, km = sum(o["disengagements"] for o in own), sum(o["km"] for o in own)
         out[driver] = {
             "pdms": asdict(mean(np.array([o["pdms"] for o in own]))),
+            "per_km": rated(count, km),
             "km": km,
             "disengagements": count,
             "plans": sum(o["plans"] for o in own),
@@ -198,19 +204,21 @@ def _pooled(rows: Sequence[RigRow]) -> RigRow:
 
 def _table(found: Mapping[str, RigRow]) -> str:
     rows = [
-        "| rig | cameras | driver | PDMS | lost against specialist | km | disengagements | plans not finite |",
+        "| rig | cameras | driver | PDMS | lost against specialist | disengagements/km | km | plans not finite |",
         "|" + "---|" * 8,
     ]
     for name, row in found.items():
-        specialist = max(row["specialist"]["pdms"]["value"], 1e-9)
         for driver in DRIVERS:
             own = row[driver]
             rows.append(
                 f"| {name} | {row['cameras']} | {driver} | {interval(own['pdms'])} | "
-                f"{1 - own['pdms']['value'] / specialist:.1%} | {own['km']:.1f} | "
-                f"{own['disengagements']} | {own['not_finite']} of {own['plans']} |"
+                f"{_lost(row, driver):.1%} | {interval(own['per_km'])} | {own['km']:.1f} | "
+                f"{own['not_finite']} of {own['plans']} |"
             )
-    note = "Base worlds of reporting seeds; a lost camera is black. 95 % intervals over seeds and episodes."
+    note = (
+        "Base worlds of reporting seeds; a lost camera is black. 95 % intervals over seeds and episodes; rates "
+        "Garwood's. The one network takes as many steps for each rig as that rig's specialist does in all."
+    )
     return "\n".join([note, "", *rows])
 
 

@@ -238,8 +238,9 @@ def _table(runs: Sequence[Mapping[str, Any]], told: Mapping[str, Mapping[str, An
         test = "" if beyond is None else _predicted(beyond["predicted"], beyond["measured"])
         rows.append(f"| {SCORES[name][0]} | {' | '.join(cells)} | {entry['explained']:.2f} | {test} |")
     pictures = "\n".join(f"![{SCORES[name][0]}](scaling-{name}.svg)" for name in told)
+    fitted = sum(not run["beyond"] for run in runs)
     note = (
-        f"score = E + A / parameters^alpha + B / frames^beta over {len(runs)} runs, with 95 % bootstrap "
+        f"score = E + A / parameters^alpha + B / frames^beta over {fitted} runs, with 95 % bootstrap "
         f"intervals. Every run makes {EPOCHS} passes over its data. The run beyond the ladder took no part in it. "
         "All models are judged in the same worlds, which none has learnt from."
     )

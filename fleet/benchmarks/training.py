@@ -70,7 +70,7 @@ def dataset(folder: Path, seed: int, frames: int, watch: Watcher) -> str:
 
 
 def _speeds(name: str, url: str, folder: Path, rounds: int, steps: int, watch: Watcher) -> dict[str, Any]:
-    """Samples/s by round, our loop and the plain one in turn. A step before each round warms up."""
+    """Samples/s by round, our loop and the plain one in turn. The first step of each is not counted."""
     own = recipe(name).clone
     batch, parts = (own.batch, own.parts) if accelerator() else (CPU_BATCH, CPU_PARTS)
     settings = [f"steps={steps + 1}", f"batch={batch}", f"parts={parts}"]
@@ -81,7 +81,6 @@ def _speeds(name: str, url: str, folder: Path, rounds: int, steps: int, watch: W
     for number in range(rounds):
         ends = run(name, url, folder / str(number), settings)
         ours.append(batch * steps / (ends[-1] - ends[0]))
-        plain_seconds(start, THREE_CAMERAS, config, batches[:1], 1)
         fastest = min(plain_seconds(start, THREE_CAMERAS, config, batches, n) for n in {1, config.threads})
         plain.append(batch * steps / fastest)
         watch(f"{name}: rounds", number + 1, rounds, f"{ours[-1]:.1f} and {plain[-1]:.1f} samples/s")

@@ -37,6 +37,17 @@ def test_the_object_is_written_and_told_and_a_missed_bar_is_an_exit_status(
     assert "cut down" in page
 
 
+def test_what_is_cut_down_does_not_take_the_place_of_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(benchmarks.CATALOG, "flywheel", lambda seeds, scratch, quick: measured(True))
+    for quick in (False, True):
+        run_benchmark("flywheel", seeds="3", out=None, quick=quick, as_json=True)
+    assert "cut down" not in (tmp_path / "docs/results/flywheel.md").read_text()
+    assert "cut down" in (tmp_path / "runs/benchmarks/flywheel-quick/flywheel.md").read_text()
+
+
 def test_wrong_words_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnknownBenchmark, match="flywheel"):
         run_benchmark("warp", seeds="1", out=tmp_path, quick=True, as_json=False)

@@ -22,21 +22,29 @@ def run(one: float, two: float, skill: float = 0.4) -> dict[str, Any]:
 
 
 def test_what_is_told_well_holds_and_is_listed() -> None:
-    found = heads.assess({"1": run(0.3, 0.6), "2": run(0.5, 0.8)})
+    found = heads.assess({"1": run(0.3, 0.6), "2": run(0.5, 0.8), "3": run(0.4, 0.7)})
     assert all(bar.holds for bar in found.bars)
-    assert {bar.id for bar in found.bars} == {*heads.HEADS, "history"}
+    assert {bar.id for bar in found.bars} == {*heads.HEADS, "blind", "history", "seeds"}
     assert next(bar.value for bar in found.bars if bar.id == "history") == pytest.approx(0.3)
-    assert "| motion.speed_mps | 100 | 0.40 | 0.70 | 0.60, 0.80 |" in found.table
+    assert "| motion.speed_mps | 100 | 0.40 | 0.70 | 0.60, 0.80, 0.70 |" in found.table
     assert "| mean displacement, speed and yaw rate not known | 0.90 m | 0.90 m |" in found.table
 
 
 def test_a_head_that_knows_nothing_and_a_history_that_adds_nothing_miss_their_bars() -> None:
     runs = {"1": run(0.6, 0.6, skill=0.05), "2": run(0.6, 0.6, skill=0.05)}
     runs["2"]["2"]["skill"].pop("risk")  # nobody failed there: nothing to tell
-    assert {bar.id for bar in heads.assess(runs).bars if not bar.holds} == {"occupancy", "risk", "tags", "history"}
+    assert {bar.id for bar in heads.assess(runs).bars if not bar.holds} == {
+        "occupancy",
+        "risk",
+        "tags",
+        "history",
+        "seeds",
+    }
     for seed in runs:
         runs[seed]["2"]["skill"].pop("risk", None)
     assert not next(bar.holds for bar in heads.assess(runs).bars if bar.id == "risk"), "never asked is not known"
+    runs["1"]["2"]["skill"]["tags.night"] = -0.2
+    assert next(bar.value for bar in heads.assess(runs).bars if bar.id == "blind") == 1
 
 
 def test_it_runs_cut_down_and_asks_about_other_drives(tmp_path: Path) -> None:
