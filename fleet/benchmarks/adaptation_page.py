@@ -12,7 +12,7 @@ import numpy as np
 from fleet.benchmarks.result import Bar, Measured, seeds_bar
 from fleet.suite_figures import interval
 from model.adapters import LARGEST_SHARE, REPLAYED
-from monitoring.disengagements import Arm, garwood, rate_ratio
+from monitoring.disengagements import garwood
 from simulation.arrays import Floats
 from simulation.scores.suites import Mean, Resampling, mean
 
@@ -64,8 +64,6 @@ def recovered(
     """The part of what `full` improves that `arm` improves too, with the percentile interval of the pigeonhole
     bootstrap, seeds and episodes being drawn anew, the same for all three; None where `full` improves nothing.
     `better` is 1 for a figure that is to rise, -1 for one that is to fall."""
-    rng = np.random.default_rng(how.seed)
-    drawn = [rng.multinomial(size, np.full(size, 1 / size), how.resamples) for size in before.top.shape]
 
     def part(zero: Floats, one: Floats, most: Floats) -> Floats:
         there = better * (most - zero) > 1e-9
@@ -74,10 +72,34 @@ def recovered(
     (value,) = part(*(np.array([s.value]) for s in (before, arm, full)))
     if not np.isfinite(value):
         return {"value": None, "low": None, "high": None}
+    drawn = _drawn_anew(before, how)
+    return _with_interval(float(value), part(*(s.drawn(*drawn) for s in (before, arm, full))), how)
+
+
+def ratio(after: Shares, before: Shares, how: Resampling = HOW) -> dict[str, float | None]:
+    """How many times `before` a figure is `after`, in the same episodes, with the percentile interval of the
+    pigeonhole bootstrap; None where there was nothing before."""
+    if not before.value:
+        return {"value": None, "low": None, "high": None}
+    drawn = _drawn_anew(before, how)
+    worse = before.drawn(*drawn)
+    draws = np.divide(after.drawn(*drawn), worse, out=np.full(len(worse), np.nan), where=worse > 0)
+    return _with_interval(after.value / before.value, draws, how)
+
+
+def _with_interval(value: float, draws: Floats, how: Resampling) -> dict[str, float | None]:
     tail = (1 - how.confidence) / 2
-    draws = part(*(s.drawn(*(d.astype(np.float64) for d in drawn)) for s in (before, arm, full)))
     low, high = np.nanquantile(draws, [tail, 1 - tail])
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def _drawn_anew(of: Shares, how: Resampling) -> tuple[Floats, Floats]:
+    """How often each seed and each episode is drawn, [R, S] and [R, E]."""
+    rng = np.random.default_rng(how.seed)
+    seeds, episodes = (
+        rng.multinomial(size, np.full(size, 1 / size), how.resamples).astype(np.float64) for size in of.top.shape
+    )
+    return seeds, episodes
 
 
 def _of_region(rows: Sequence[Row], regions: Sequence[str]) -> dict[str, Any]:
@@ -141,12 +163,11 @@ def _practice(rows: Sequence[Row]) -> dict[str, Any]:
     """Before, after, and what it brought: the same seeds and scenes, so differences are of pairs."""
     before, after = ([[row["practice"][name]] for row in rows] for name in ("before", "after"))
     gain = {name: asdict(mean(_column(after, name) - _column(before, name))) for name in ("pdms", "epdms")}
-    better, worse = (Arm(float(r.top.sum()), float(r.bottom.sum())) for r in (_rate(after), _rate(before)))
     return {
         "before": _driven(before),
         "after": _driven(after),
         "gain": gain,
-        "rate_ratio": asdict(rate_ratio(better, worse)),
+        "rate_ratio": ratio(_rate(after), _rate(before)),
         "rounds": [row["practice"]["rounds"] for row in rows],
     }
 

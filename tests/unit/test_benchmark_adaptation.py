@@ -16,6 +16,7 @@ from fleet.benchmarks.adaptation_page import (
     ZERO_SHOT,
     Shares,
     assess,
+    ratio,
     recovered,
 )
 
@@ -82,6 +83,18 @@ def test_a_page_has_a_line_for_each_model_and_region() -> None:
     assert sum(line.startswith("| uk |") for line in page.splitlines()) == len(ARMS)
     assert "| gain, by pairs | +0.050" in page
     assert "2.0%" in page
+
+
+def test_a_ratio_is_of_pairs() -> None:
+    """Scenes that are hard before are hard after: what differs between them says nothing of the ratio."""
+    rng = np.random.default_rng(1)
+    hard, km = rng.poisson(np.tile(rng.gamma(0.5, 4.0, 40), (3, 1))).astype(float), np.ones((3, 40))
+    paired, apart = (ratio(Shares(0.8 * after, km), Shares(hard, km)) for after in (hard, hard[:, ::-1]))
+    assert list(paired.values()) == pytest.approx([0.8, 0.8, 0.8])
+    assert apart["value"] == pytest.approx(0.8)
+    assert float(apart["high"] or 0) - float(apart["low"] or 0) > 0.3
+    none = Shares(np.zeros((3, 40)), km)
+    assert ratio(none, none) == {"value": None, "low": None, "high": None}
 
 
 def test_intervals_follow_seeds_and_episodes() -> None:
